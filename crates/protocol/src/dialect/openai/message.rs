@@ -1,0 +1,244 @@
+//! Messages, in requests of both directions.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::MESSAGES_MAX;
+use crate::chat::{ContentPart, Message, Role, ToolCall};
+use crate::dialect::fields::Fields;
+use crate::error::{ApiError, ErrorKind};
+
+const TOOL_CALLS_MAX: usize = 512;
+const PARTS_MAX: usize = 100_000;
+
+/// The field `messages`, at least one.
+pub(super) fn decode_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
+    let values = fields
+        .array("messages", MESSAGES_MAX)?
+        .ok_or_else(|| fields.missing("messages"))?;
+    if values.is_empty() {
+        return Err(fields.invalid("messages", "must hold at least one message"));
+    }
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| {
+            let path = format!("messages[{index}]");
+            decode_message(Fields::of_value(value, path, ErrorKind::InvalidMessage)?)
+        })
+        .collect()
+}
+
+fn decode_message(mut fields: Fields) -> Result<Message, ApiError> {
+    let role = decode_role(&mut fields)?;
+    let tool_calls = decode_tool_calls(&mut fields)?;
+    if role != Role::Assistant && !tool_calls.is_empty() {
+        return Err(fields.invalid("tool_calls", "are for assistant messages only"));
+    }
+    let content = decode_content(&mut fields, !tool_calls.is_empty())?;
+    let tool_call_id = fields.string("tool_call_id")?;
+    let reasoning = fields.string("reasoning_content")?;
+    Ok(Message {
+        role,
+        content,
+        name: fields.string("name")?,
+        tool_calls,
+        tool_call_id: tool_call_id.filter(|_| role == Role::Tool),
+        reasoning: reasoning.filter(|_| role == Role::Assistant),
+    })
+}
+
+fn decode_role(fields: &mut Fields) -> Result<Role, ApiError> {
+    match fields.required_string("role")?.as_str() {
+        "system" => Ok(Role::System),
+        "developer" => Ok(Role::Developer),
+        "user" => Ok(Role::User),
+        "assistant" => Ok(Role::Assistant),
+        "tool" => Ok(Role::Tool),
+        _ => Err(ApiError::unknown_role(&fields.path_of("role"))),
+    }
+}
+
+/// Beside tool calls, no content and empty content are the same.
+fn decode_content(fields: &mut Fields, has_tool_calls: bool) -> Result<Vec<ContentPart>, ApiError> {
+    let path = fields.path_of("content");
+    match fields.value("content") {
+        None if has_tool_calls => Ok(Vec::new()),
+        None => Err(fields.missing("content")),
+        Some(Value::String(text)) if has_tool_calls && text.is_empty() => Ok(Vec::new()),
+        Some(Value::String(text)) => Ok(vec![ContentPart::Text { text }]),
+        Some(Value::Array(parts)) if parts.is_empty() && !has_tool_calls => {
+            Err(fields.invalid("content", "must have at least one part"))
+        }
+        Some(Value::Array(parts)) if parts.len() > PARTS_MAX => {
+            Err(fields.invalid("content", format!("may have at most {PARTS_MAX} parts")))
+        }
+        Some(Value::Array(parts)) => parts
+            .into_iter()
+            .enumerate()
+            .map(|(index, value)| {
+                let path = format!("{path}[{index}]");
+                decode_part(Fields::of_value(value, path, ErrorKind::InvalidMessage)?)
+            })
+            .collect(),
+        Some(other) => Err(fields.wrong_type("content", "a string or an array of parts", &other)),
+    }
+}
+
+fn decode_part(mut fields: Fields) -> Result<ContentPart, ApiError> {
+    match fields.required_string("type")?.as_str() {
+        "text" => {
+            let text = fields.text("text")?.ok_or_else(|| fields.missing("text"))?;
+            Ok(ContentPart::Text { text })
+        }
+        // An assistant's refusal that a client sends back with the history is text to the model.
+        "refusal" => {
+            let text = fields
+                .text("refusal")?
+                .ok_or_else(|| fields.missing("refusal"))?;
+            Ok(ContentPart::Text { text })
+        }
+        "image_url" => decode_image(fields),
+        _ => Err(ApiError::unsupported(
+            &fields.path_of("type"),
+            "is a kind of content that is not supported: use `text` or `image_url`",
+        )),
+    }
+}
+
+fn decode_image(mut fields: Fields) -> Result<ContentPart, ApiError> {
+    let path = fields.path_of("image_url");
+    match fields.value("image_url") {
+        Some(Value::String(url)) if !url.is_empty() => {
+            Ok(ContentPart::ImageUrl { url, detail: None })
+        }
+        None | Some(Value::String(_)) => Err(fields.missing("image_url")),
+        Some(value) => {
+            let mut image = Fields::of_value(value, path, ErrorKind::InvalidMessage)?;
+            Ok(ContentPart::ImageUrl {
+                url: image.required_string("url")?,
+                detail: image.string("detail")?,
+            })
+        }
+    }
+}
+
+pub(super) fn decode_tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, ApiError> {
+    let values = fields
+        .array("tool_calls", TOOL_CALLS_MAX)?
+        .unwrap_or_default();
+    values
+        .into_iter()
+        .enumerate()
+        .map(|(index, value)| {
+            let path = fields.path_of(&format!("tool_calls[{index}]"));
+            decode_tool_call(Fields::of_value(value, path, ErrorKind::InvalidMessage)?)
+        })
+        .collect()
+}
+
+fn decode_tool_call(mut fields: Fields) -> Result<ToolCall, ApiError> {
+    let id = fields.required_string("id")?;
+    let mut function = fields
+        .object("function")?
+        .ok_or_else(|| fields.missing("function"))?;
+    let name = function.required_string("name")?;
+    let arguments = match function.value("arguments") {
+        None => String::new(),
+        Some(Value::String(text)) => text,
+        // Some clients send the parsed arguments back.
+        Some(value @ Value::Object(_)) => value.to_string(),
+        Some(other) => return Err(function.wrong_type("arguments", "a string", &other)),
+    };
+    Ok(ToolCall {
+        id,
+        name,
+        arguments,
+    })
+}
+
+#[derive(Serialize)]
+pub(super) struct MessageOut<'a> {
+    role: &'static str,
+    content: Option<ContentOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    tool_calls: Vec<ToolCallOut<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_call_id: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum ContentOut<'a> {
+    Text(&'a str),
+    Parts(Vec<PartOut<'a>>),
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum PartOut<'a> {
+    Text { text: &'a str },
+    ImageUrl { image_url: ImageOut<'a> },
+}
+
+#[derive(Serialize)]
+struct ImageOut<'a> {
+    url: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct ToolCallOut<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    function: FunctionCallOut<'a>,
+}
+
+#[derive(Serialize)]
+struct FunctionCallOut<'a> {
+    name: &'a str,
+    arguments: &'a str,
+}
+
+pub(super) fn message_out(message: &Message) -> MessageOut<'_> {
+    MessageOut {
+        role: message.role.as_str(),
+        content: match &message.content[..] {
+            [] => None,
+            [ContentPart::Text { text }] => Some(ContentOut::Text(text)),
+            parts => Some(ContentOut::Parts(parts.iter().map(part_out).collect())),
+        },
+        name: message.name.as_deref(),
+        reasoning_content: message.reasoning.as_deref(),
+        tool_calls: message.tool_calls.iter().map(tool_call_out).collect(),
+        tool_call_id: message.tool_call_id.as_deref(),
+    }
+}
+
+fn part_out(part: &ContentPart) -> PartOut<'_> {
+    match part {
+        ContentPart::Text { text } => PartOut::Text { text },
+        ContentPart::ImageUrl { url, detail } => PartOut::ImageUrl {
+            image_url: ImageOut {
+                url,
+                detail: detail.as_deref(),
+            },
+        },
+    }
+}
+
+fn tool_call_out(call: &ToolCall) -> ToolCallOut<'_> {
+    ToolCallOut {
+        id: &call.id,
+        r#type: "function",
+        function: FunctionCallOut {
+            name: &call.name,
+            arguments: &call.arguments,
+        },
+    }
+}
