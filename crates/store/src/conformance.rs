@@ -1,0 +1,204 @@
+//! What every store does, as functions that panic where a store does otherwise.
+//!
+//! [`contexts`] and [`keys`] run everything, on a store that nobody else uses; each function also stands alone. They
+//! need a runtime with several threads. Differences between stores, which the suite leaves open:
+//! - `MemoryStore` keeps nothing beyond its own life.
+//! - `SqliteStore` answers `Corrupt` for counts beyond 63 bits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use holdfast_protocol::UnixMillis;
+use holdfast_protocol::chat::{ContentPart, Message, Role, Tool, ToolCall, ToolChoice};
+use holdfast_protocol::context::{
+    Context, ContextContent, ContextId, ContextMode, Expiry, ProfileKind, StoredMessage,
+    Truncation, Turn,
+};
+use serde_json::{Map, json};
+
+use crate::{AppendTurn, ContextStore, KeyStore, StoreError};
+
+pub mod keys;
+pub mod lifetime;
+pub mod listing;
+pub mod stored;
+pub mod turns;
+
+/// 2023-11-14, an arbitrary moment at which the suite's contexts are made.
+pub const NOW: UnixMillis = 1_700_000_000_000;
+
+/// Lifetime of the suite's contexts, milliseconds.
+pub const LIFETIME: UnixMillis = 3_600_000;
+
+/// Everything a [`ContextStore`] promises.
+pub async fn contexts(store: &dyn ContextStore) {
+    stored::reads_back_whole(store).await;
+    stored::an_id_is_stored_once(store).await;
+    stored::foreign_is_unknown(store).await;
+    stored::a_deleted_context_leaves_nothing(store).await;
+    turns::append_changes_what_it_says(store).await;
+    turns::a_refused_append_changes_nothing(store).await;
+    turns::parallel_appends_make_each_turn_once(store).await;
+    turns::parallel_inserts_of_one_id_store_one(store).await;
+    lifetime::is_gone_at_the_very_instant(store).await;
+    lifetime::touch_never_moves_backward(store).await;
+    lifetime::parallel_touches_keep_the_latest(store).await;
+    lifetime::ttl_moves_both_ways(store).await;
+    lifetime::sweep_removes_the_expired_within_its_limit(store).await;
+    listing::pages_are_newest_first_and_complete(store).await;
+    listing::pages_are_stable_under_changes(store).await;
+    listing::wrong_cursors_are_unknown(store).await;
+    listing::living_spans_projects(store).await;
+}
+
+/// Everything a [`KeyStore`] promises.
+pub async fn keys(store: &dyn KeyStore) {
+    keys::projects_are_made_once(store).await;
+    keys::a_key_reads_back_whole(store).await;
+    keys::ids_and_hashes_are_unique(store).await;
+    keys::lists_are_oldest_first(store).await;
+    keys::the_first_revocation_counts(store).await;
+}
+
+/// A sliding session of `project` with an id of its own, made at `created_at`, with every field set.
+pub fn sample_context(project: &str, created_at: UnixMillis) -> Context {
+    let mut metadata = Map::new();
+    metadata.insert("zebra".to_owned(), json!("comes first"));
+    metadata.insert("aardvark".to_owned(), json!({"nested": [1, 2.5, null]}));
+    Context {
+        id: sample_id(created_at),
+        project: project.to_owned(),
+        model: "sample-model".to_owned(),
+        requested_model: "models/Sample Model".to_owned(),
+        mode: ContextMode::Session,
+        profile: ProfileKind::Ark,
+        ttl_seconds: 3600,
+        expiry: Expiry::Sliding,
+        created_at,
+        expires_at: created_at + LIFETIME,
+        truncation: Some(Truncation::RollingTokens {
+            rolling_tokens: true,
+            max_window_tokens: Some(8192),
+            rolling_window_tokens: None,
+        }),
+        tools: vec![Tool {
+            name: "look_up".to_owned(),
+            description: Some("Looks a word up.".to_owned()),
+            parameters: Some(json!({"type": "object", "properties": {"z": {}, "a": {}}})),
+            strict: Some(true),
+        }],
+        tool_choice: Some(ToolChoice::Named("look_up".to_owned())),
+        display_name: Some("Größe \u{0} 大小".to_owned()),
+        metadata,
+        initial_tokens: 4000,
+        prefix_tokens: 4000,
+        turn_count: 0,
+        dropped_messages: 0,
+        version: 1,
+        forked_from: None,
+    }
+}
+
+/// Initial messages of several kinds, no turns.
+pub fn sample_content() -> ContextContent {
+    ContextContent {
+        initial: vec![
+            Message::text(
+                Role::System,
+                "You answer briefly.\n\"Quoted\" \u{0} \u{1F980}",
+            ),
+            Message {
+                content: vec![
+                    ContentPart::Text {
+                        text: "What is this?".to_owned(),
+                    },
+                    ContentPart::ImageUrl {
+                        url: "https://example.com/picture.png".to_owned(),
+                        detail: Some("low".to_owned()),
+                    },
+                ],
+                name: Some("ada".to_owned()),
+                ..Message::text(Role::User, "")
+            },
+            Message {
+                content: Vec::new(),
+                tool_calls: vec![ToolCall {
+                    id: "call-1".to_owned(),
+                    name: "look_up".to_owned(),
+                    arguments: "{\"word\": \"crab\"".to_owned(),
+                }],
+                reasoning: Some("It has claws.".to_owned()),
+                ..Message::text(Role::Assistant, "")
+            },
+        ],
+        turns: Vec::new(),
+    }
+}
+
+/// What commits turn `number`, with its number in its text.
+pub fn sample_append(number: u32, now: UnixMillis) -> AppendTurn {
+    let message = |role, text: String| StoredMessage {
+        message: Message::text(role, text),
+        tokens: 10 + number,
+    };
+    AppendTurn {
+        turn: Turn {
+            number,
+            messages: vec![
+                message(Role::User, format!("question {number}")),
+                message(Role::Assistant, format!("answer {number}")),
+            ],
+            committed_at: now,
+        },
+        dropped_messages: number / 2,
+        prefix_tokens: 4000 + u64::from(number) * 20,
+        expires_at: now + LIFETIME,
+    }
+}
+
+/// An id no other call in this process returns.
+fn sample_id(created_at: UnixMillis) -> ContextId {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let mut random = [0x5a; 16];
+    random[..8].copy_from_slice(&NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    ContextId::new(created_at, random)
+}
+
+async fn insert(store: &dyn ContextStore, context: &Context) {
+    store
+        .insert(context, &sample_content())
+        .await
+        .expect("a new context is stored");
+}
+
+#[track_caller]
+fn assert_not_found<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+    assert!(matches!(result, Err(StoreError::NotFound)), "{result:?}");
+}
+
+#[track_caller]
+fn assert_conflict<T: std::fmt::Debug>(result: Result<T, StoreError>) {
+    assert!(matches!(result, Err(StoreError::Conflict)), "{result:?}");
+}
+
+/// Runs `task` for each number below `count` on a thread of its own, all beginning at once, and returns the results.
+fn in_parallel<T: Send>(count: u32, task: impl AsyncFn(u32) -> T + Sync) -> Vec<T> {
+    let runtime = tokio::runtime::Handle::current();
+    let start = std::sync::Barrier::new(count as usize);
+    tokio::task::block_in_place(|| {
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..count)
+                .map(|number| {
+                    let (runtime, start, task) = (&runtime, &start, &task);
+                    scope.spawn(move || {
+                        start.wait();
+                        runtime.block_on(task(number))
+                    })
+                })
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| thread.join().expect("no task panics"))
+                .collect()
+        })
+    })
+}

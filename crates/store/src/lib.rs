@@ -1,0 +1,166 @@
+//! Where contexts, keys and (later) the ledger live. Knows no dialect, no provider and no engine.
+//!
+//! Every implementation passes the same suite (module `conformance`, feature of that name); differences are written
+//! down there.
+//! Methods that take `project` answer for a foreign project exactly as for an id that does not exist.
+
+use async_trait::async_trait;
+use holdfast_protocol::UnixMillis;
+use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
+
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+mod cursor;
+pub mod keys;
+pub mod memory;
+pub mod sqlite;
+
+pub use keys::{KeyRecord, KeyScope, KeyStore, ProjectRecord};
+pub use memory::MemoryStore;
+pub use sqlite::SqliteStore;
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The context (or key) is not there for this project: unknown, expired, deleted or foreign.
+    #[error("not found")]
+    NotFound,
+    /// Somebody else changed the row first: `expected` is no longer its version.
+    #[error("version conflict")]
+    Conflict,
+    /// The database is away, full or read-only. Retrying later may work.
+    #[error("the store is unavailable: {0}")]
+    Unavailable(String),
+    /// What is stored can't be read back: a newer schema, another program's file, or damage.
+    #[error("stored data is unreadable: {0}")]
+    Corrupt(String),
+}
+
+/// Keeps contexts. Once a method has returned `Ok`, its effect survives `kill -9` and power loss (not in memory).
+#[async_trait]
+pub trait ContextStore: Send + Sync {
+    /// Stores a new context with its content, in one transaction.
+    ///
+    /// # Errors
+    /// `Conflict` when the id exists.
+    async fn insert(&self, context: &Context, content: &ContextContent) -> Result<(), StoreError>;
+
+    /// The context without its messages.
+    ///
+    /// # Errors
+    /// `NotFound` also when it has expired at `now`.
+    async fn get(
+        &self,
+        project: &str,
+        id: &ContextId,
+        now: UnixMillis,
+    ) -> Result<Context, StoreError>;
+
+    /// The messages of a context. The caller has checked ownership and expiry by [`ContextStore::get`]; ownership is
+    /// checked again. Content of an expired context stays readable until the sweep.
+    async fn content(&self, project: &str, id: &ContextId) -> Result<ContextContent, StoreError>;
+
+    /// Moves a sliding expiry forward; never backward, and never a fixed one, which is no error.
+    ///
+    /// # Errors
+    /// `NotFound` also when it has expired at `now`.
+    async fn touch(
+        &self,
+        project: &str,
+        id: &ContextId,
+        expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError>;
+
+    /// Appends a turn and updates the counters, in one transaction, only if the version is still `expected_version`
+    /// and the context has not expired at `now`. The new version is `expected_version + 1`.
+    ///
+    /// # Errors
+    /// `Conflict` when the version differs or the turn's number does not follow.
+    async fn append_turn(
+        &self,
+        project: &str,
+        id: &ContextId,
+        expected_version: u64,
+        append: &AppendTurn,
+        now: UnixMillis,
+    ) -> Result<Context, StoreError>;
+
+    /// Sets a new ttl and expiry, earlier or later than before.
+    ///
+    /// # Errors
+    /// `NotFound` also when it has expired at `now`.
+    async fn set_ttl(
+        &self,
+        project: &str,
+        id: &ContextId,
+        ttl_seconds: u32,
+        expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Context, StoreError>;
+
+    /// Living contexts of a project, newest first, `limit` at most (1..=[`LIST_LIMIT_MAX`]; others count as the
+    /// nearest). `cursor` comes from the page before; contexts created meanwhile do not disturb the paging.
+    ///
+    /// # Errors
+    /// `NotFound` for a cursor that this store did not make.
+    async fn list(
+        &self,
+        project: &str,
+        cursor: Option<&str>,
+        limit: u32,
+        now: UnixMillis,
+    ) -> Result<ContextPage, StoreError>;
+
+    /// Removes a context and its content.
+    ///
+    /// # Errors
+    /// `NotFound` also when it has expired at `now`: then the sweep removes it and returns it.
+    async fn delete(
+        &self,
+        project: &str,
+        id: &ContextId,
+        now: UnixMillis,
+    ) -> Result<(), StoreError>;
+
+    /// Removes at most `limit` contexts that have expired at `now`, the longest expired first, and returns them, so
+    /// that their cached state can go.
+    async fn sweep(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError>;
+
+    /// Living contexts of all projects with their content, for pinning state at start: at most `limit`, soonest to be
+    /// used first (newest first). Without content; fetch it by [`ContextStore::content`].
+    async fn living(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError>;
+}
+
+/// What a finished turn changes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AppendTurn {
+    /// Its `number` is the context's `turn_count + 1`.
+    pub turn: Turn,
+    /// New total (see [`Context::dropped_messages`]).
+    pub dropped_messages: u32,
+    /// New value.
+    pub prefix_tokens: u64,
+    /// New expiry; a smaller value than the stored one is ignored.
+    pub expires_at: UnixMillis,
+}
+
+/// Most contexts in one page of [`ContextStore::list`].
+pub const LIST_LIMIT_MAX: u32 = 1000;
+
+/// Makes a page of at most `limit` contexts; one more in `contexts` says that another page follows.
+fn page(project: &str, mut contexts: Vec<Context>, limit: usize) -> ContextPage {
+    let more = contexts.len() > limit;
+    contexts.truncate(limit);
+    let next_cursor = contexts.last().filter(|_| more).map(|last| {
+        let cursor = cursor::Cursor {
+            created_at: last.created_at,
+            id: last.id.clone(),
+        };
+        cursor.encode(project)
+    });
+    ContextPage {
+        contexts,
+        next_cursor,
+    }
+}

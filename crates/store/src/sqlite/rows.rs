@@ -1,0 +1,214 @@
+//! Rows to values and back.
+
+use holdfast_protocol::chat::Message;
+use holdfast_protocol::context::{
+    Context, ContextContent, ContextId, ContextMode, Expiry, ProfileKind, StoredMessage, Turn,
+};
+use sqlx::Row;
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+
+use super::failure::{failure, json_failure, wrong_value};
+use crate::{KeyRecord, KeyScope, StoreError};
+
+/// The columns that [`context`] reads, for `concat!`.
+macro_rules! context_columns {
+    () => {
+        "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
+         prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
+         requested_model, truncation, tool_choice, display_name, metadata, tools"
+    };
+}
+pub(super) use context_columns;
+
+/// Statement and values that store `context`'s row; it answers with the row's `sequence`.
+pub(super) fn insert_context(
+    context: &Context,
+) -> Result<sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>, StoreError> {
+    let (forked_from, forked_at_turn) = context.forked_from.clone().unzip();
+    let truncation = context
+        .truncation
+        .map(|truncation| json("truncation", serde_json::to_string(&truncation)))
+        .transpose()?;
+    let tool_choice = context
+        .tool_choice
+        .as_ref()
+        .map(|tool_choice| json("tool_choice", serde_json::to_string(tool_choice)))
+        .transpose()?;
+    Ok(sqlx::query(concat!(
+        "INSERT INTO contexts (",
+        context_columns!(),
+        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
+    ))
+    .bind(context.id.to_string())
+    .bind(context.project.clone())
+    .bind(context.mode.as_str())
+    .bind(context.profile.as_str())
+    .bind(context.ttl_seconds)
+    .bind(expiry_word(context.expiry))
+    .bind(context.created_at)
+    .bind(context.expires_at)
+    .bind(integer("initial_tokens", context.initial_tokens)?)
+    .bind(integer("prefix_tokens", context.prefix_tokens)?)
+    .bind(context.turn_count)
+    .bind(context.dropped_messages)
+    .bind(integer("version", context.version)?)
+    .bind(forked_from.map(String::from))
+    .bind(forked_at_turn)
+    .bind(context.model.clone())
+    .bind(context.requested_model.clone())
+    .bind(truncation)
+    .bind(tool_choice)
+    .bind(context.display_name.clone())
+    .bind(json("metadata", serde_json::to_string(&context.metadata))?)
+    .bind(json("tools", serde_json::to_string(&context.tools))?))
+}
+
+pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
+    let forked_from = text(row, "forked_from")?
+        .map(|id| id.parse().map_err(|_| wrong_value("forked_from")))
+        .transpose()?;
+    let forked_at_turn: Option<u32> = row.try_get("forked_at_turn").map_err(failure)?;
+    Ok(Context {
+        id: context_id(row)?,
+        project: row.try_get("project").map_err(failure)?,
+        model: row.try_get("model").map_err(failure)?,
+        requested_model: row.try_get("requested_model").map_err(failure)?,
+        mode: word(row, "mode", mode_of)?,
+        profile: word(row, "profile", profile_of)?,
+        ttl_seconds: row.try_get("ttl_seconds").map_err(failure)?,
+        expiry: word(row, "expiry", expiry_of)?,
+        created_at: row.try_get("created_at").map_err(failure)?,
+        expires_at: row.try_get("expires_at").map_err(failure)?,
+        truncation: text(row, "truncation")?
+            .map(|text| json("truncation", serde_json::from_str(text)))
+            .transpose()?,
+        tools: json("tools", serde_json::from_str(required(row, "tools")?))?,
+        tool_choice: text(row, "tool_choice")?
+            .map(|text| json("tool_choice", serde_json::from_str(text)))
+            .transpose()?,
+        display_name: row.try_get("display_name").map_err(failure)?,
+        metadata: json("metadata", serde_json::from_str(required(row, "metadata")?))?,
+        initial_tokens: count(row, "initial_tokens")?,
+        prefix_tokens: count(row, "prefix_tokens")?,
+        turn_count: row.try_get("turn_count").map_err(failure)?,
+        dropped_messages: row.try_get("dropped_messages").map_err(failure)?,
+        version: count(row, "version")?,
+        forked_from: forked_from.zip(forked_at_turn),
+    })
+}
+
+pub(super) fn context_id(row: &SqliteRow) -> Result<ContextId, StoreError> {
+    required(row, "id")?.parse().map_err(|_| wrong_value("id"))
+}
+
+pub(super) fn initial_text(initial: &[Message]) -> Result<String, StoreError> {
+    json("initial", serde_json::to_string(initial))
+}
+
+pub(super) fn turn_text(messages: &[StoredMessage]) -> Result<String, StoreError> {
+    json("messages", serde_json::to_string(messages))
+}
+
+/// From rows of number, messages and time of commit, in order; number 0 stands for the initial messages.
+pub(super) fn content(rows: &[SqliteRow]) -> Result<ContextContent, StoreError> {
+    let (first, turns) = rows.split_first().ok_or(StoreError::NotFound)?;
+    if first.try_get::<u32, _>("number").map_err(failure)? != 0 {
+        return Err(StoreError::Corrupt(
+            "the initial messages are missing".to_owned(),
+        ));
+    }
+    let turns = turns
+        .iter()
+        .map(|row| {
+            Ok(Turn {
+                number: row.try_get("number").map_err(failure)?,
+                messages: json("messages", serde_json::from_str(required(row, "messages")?))?,
+                committed_at: row.try_get("committed_at").map_err(failure)?,
+            })
+        })
+        .collect::<Result<_, StoreError>>()?;
+    Ok(ContextContent {
+        initial: json(
+            "initial",
+            serde_json::from_str(required(first, "messages")?),
+        )?,
+        turns,
+    })
+}
+
+pub(super) fn scope_words(scopes: &[KeyScope]) -> String {
+    let words: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
+    words.join(" ")
+}
+
+pub(super) fn key(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
+    let hash: Vec<u8> = row.try_get("hash").map_err(failure)?;
+    let scopes: Option<Vec<KeyScope>> = required(row, "scopes")?
+        .split_whitespace()
+        .map(KeyScope::parse)
+        .collect();
+    Ok(KeyRecord {
+        id: row.try_get("id").map_err(failure)?,
+        project: row.try_get("project").map_err(failure)?,
+        hash: hash.try_into().map_err(|_| wrong_value("hash"))?,
+        hint: row.try_get("hint").map_err(failure)?,
+        label: row.try_get("label").map_err(failure)?,
+        // A key whose scopes are not all known must not get by with the rest of them.
+        scopes: scopes
+            .filter(|scopes| !scopes.is_empty())
+            .ok_or_else(|| wrong_value("scopes"))?,
+        created_at: row.try_get("created_at").map_err(failure)?,
+        revoked_at: row.try_get("revoked_at").map_err(failure)?,
+    })
+}
+
+/// SQLite's integers are signed.
+pub(super) fn integer(column: &str, value: u64) -> Result<i64, StoreError> {
+    i64::try_from(value).map_err(|_| wrong_value(column))
+}
+
+fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+    let value: i64 = row.try_get(column).map_err(failure)?;
+    u64::try_from(value).map_err(|_| wrong_value(column))
+}
+
+fn text<'row>(row: &'row SqliteRow, column: &str) -> Result<Option<&'row str>, StoreError> {
+    row.try_get(column).map_err(failure)
+}
+
+fn required<'row>(row: &'row SqliteRow, column: &str) -> Result<&'row str, StoreError> {
+    row.try_get(column).map_err(failure)
+}
+
+fn json<T>(column: &str, result: serde_json::Result<T>) -> Result<T, StoreError> {
+    result.map_err(|error| json_failure(column, &error))
+}
+
+fn word<T>(row: &SqliteRow, column: &str, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
+    parse(required(row, column)?).ok_or_else(|| wrong_value(column))
+}
+
+fn mode_of(word: &str) -> Option<ContextMode> {
+    [ContextMode::CommonPrefix, ContextMode::Session]
+        .into_iter()
+        .find(|mode| mode.as_str() == word)
+}
+
+fn profile_of(word: &str) -> Option<ProfileKind> {
+    [ProfileKind::Gemini, ProfileKind::Ark, ProfileKind::Native]
+        .into_iter()
+        .find(|profile| profile.as_str() == word)
+}
+
+fn expiry_word(expiry: Expiry) -> &'static str {
+    match expiry {
+        Expiry::Fixed => "fixed",
+        Expiry::Sliding => "sliding",
+    }
+}
+
+fn expiry_of(word: &str) -> Option<Expiry> {
+    [Expiry::Fixed, Expiry::Sliding]
+        .into_iter()
+        .find(|expiry| expiry_word(*expiry) == word)
+}
