@@ -210,9 +210,33 @@ pub struct EngineStatus {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) status: Mutex<EngineStatus>,
-    /// Work sent and not yet admitted or refused.
+    /// Requests sent and not yet admitted.
     pub(crate) waiting: AtomicU32,
+    /// Likewise work in the background, which takes no request's place.
+    pub(crate) waiting_in_background: AtomicU32,
     pub(crate) queue_full: AtomicU64,
+}
+
+/// A place in the waiting line, given back when the work is admitted or forgotten.
+pub(crate) struct Ticket {
+    shared: Arc<Shared>,
+    background: bool,
+}
+
+impl Ticket {
+    fn counter(&self) -> &AtomicU32 {
+        if self.background {
+            &self.shared.waiting_in_background
+        } else {
+            &self.shared.waiting
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.counter().fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 struct Inner {
@@ -298,6 +322,17 @@ impl Engine {
             commands,
             shared,
             thread,
+        ))
+    }
+
+    /// Refuses: this build carries no llama.cpp.
+    ///
+    /// # Errors
+    /// Always `Model`.
+    #[cfg(not(feature = "llama"))]
+    pub fn start(_options: EngineOptions) -> Result<Engine, EngineError> {
+        Err(EngineError::Model(
+            "this build carries no llama.cpp (feature `llama`)".into(),
         ))
     }
 
@@ -439,8 +474,10 @@ impl Engine {
         prefix: Arc<Prefix>,
     ) -> Result<Held, EngineError> {
         self.check_window(prefix.tokens())?;
+        let ticket = self.ticket(false)?;
         let (reply, answer) = oneshot::channel();
         self.send_work(Work::Hold(HoldWork {
+            ticket: Some(ticket),
             project: project.to_owned(),
             pin: pin.to_owned(),
             prefix,
@@ -455,15 +492,18 @@ impl Engine {
         if self.check_window(prefix.tokens()).is_err() {
             return;
         }
-        let work = Work::Hold(HoldWork {
+        let Ok(ticket) = self.ticket(true) else {
+            self.pin(pin, prefix);
+            return;
+        };
+        // Fails only when the engine has ended, and then there is nothing to hold.
+        let _ = self.send_work(Work::Hold(HoldWork {
+            ticket: Some(ticket),
             project: project.to_owned(),
             pin: pin.to_owned(),
-            prefix: Arc::clone(&prefix),
+            prefix,
             reply: None,
-        });
-        if self.send_work(work).is_err() {
-            self.pin(pin, prefix);
-        }
+        }));
     }
 
     /// Pins without computing.
@@ -513,11 +553,13 @@ impl Engine {
         self.check_window(prompt_tokens + 1)?;
         let left = u64::from(self.inner.info.window_tokens) - prompt_tokens;
         let answer_tokens_max = u64::from(request.max_tokens.unwrap_or(u32::MAX).max(1)).min(left);
+        let ticket = self.ticket(false)?;
         let constraints = self
             .build_constraints(request.constraint, request.choices.max(1))
             .await?;
         let (events, receiver) = mpsc::unbounded_channel();
         self.send_work(Work::Generate(Box::new(GenerateWork {
+            ticket: Some(ticket),
             project: request.project,
             prefix,
             prefix_held_before: request.prefix_held_before,
@@ -607,20 +649,27 @@ impl Engine {
         Ok(())
     }
 
-    fn send_work(&self, work: Work) -> Result<(), EngineError> {
-        let shared = &self.inner.shared;
-        let waiting = shared.waiting.fetch_add(1, Ordering::AcqRel);
-        if waiting >= self.inner.queue_max {
-            shared.waiting.fetch_sub(1, Ordering::AcqRel);
-            shared.queue_full.fetch_add(1, Ordering::Relaxed);
-            return Err(EngineError::QueueFull {
-                retry_after: Duration::from_secs(1 + u64::from(waiting) / 16),
-            });
+    /// A place in the waiting line.
+    fn ticket(&self, background: bool) -> Result<Ticket, EngineError> {
+        let ticket = Ticket {
+            shared: Arc::clone(&self.inner.shared),
+            background,
+        };
+        let before = ticket.counter().fetch_add(1, Ordering::AcqRel);
+        if before < self.inner.queue_max {
+            return Ok(ticket);
         }
-        self.inner.commands.send(Command::Work(work)).map_err(|_| {
-            shared.waiting.fetch_sub(1, Ordering::AcqRel);
-            EngineError::Stopped
+        self.inner.shared.queue_full.fetch_add(1, Ordering::Relaxed);
+        Err(EngineError::QueueFull {
+            retry_after: Duration::from_secs(1 + u64::from(before) / 16),
         })
+    }
+
+    fn send_work(&self, work: Work) -> Result<(), EngineError> {
+        self.inner
+            .commands
+            .send(Command::Work(work))
+            .map_err(|_| EngineError::Stopped)
     }
 
     fn control(&self, command: Command) {

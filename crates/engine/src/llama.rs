@@ -241,7 +241,7 @@ impl LlamaWeights {
         Ok(LlamaWindow {
             window,
             batch: LlamaBatch::new(options.batch_tokens_max as usize, 1),
-            vocabulary_size: self.size(),
+            vocabulary_size: usize::try_from(self.model.vocab().n_tokens()).unwrap_or(0),
             cuttable: self.info(None).cuttable,
         })
     }
@@ -269,10 +269,6 @@ impl Vocabulary for LlamaWeights {
 
     fn is_end_of_generation(&self, token: Token) -> bool {
         self.model.vocab().is_eog(LlamaToken(token))
-    }
-
-    fn size(&self) -> usize {
-        usize::try_from(self.model.vocab().n_tokens()).unwrap_or(0)
     }
 }
 

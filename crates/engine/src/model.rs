@@ -97,7 +97,4 @@ pub(crate) trait Vocabulary: Send + Sync {
 
     /// Whether the token ends the model's turn.
     fn is_end_of_generation(&self, token: Token) -> bool;
-
-    /// Number of entries.
-    fn size(&self) -> usize;
 }

@@ -81,10 +81,6 @@ impl Vocabulary for TinyVocabulary {
     fn is_end_of_generation(&self, token: Token) -> bool {
         token == TURN_END
     }
-
-    fn size(&self) -> usize {
-        VOCABULARY_SIZE
-    }
 }
 
 fn next_logits(tokens: &[Token]) -> Vec<f32> {

@@ -20,7 +20,7 @@ use crate::Token;
 use crate::cache::{Attached, CacheLimits, MissReason, PrefixCache};
 use crate::constraint::Constraint;
 use crate::disk::DiskTier;
-use crate::engine::{GenerateEvent, Held, PrefixUse, Shared};
+use crate::engine::{GenerateEvent, Held, PrefixUse, Shared, Ticket};
 use crate::error::EngineError;
 use crate::model::{BatchToken, Model, Sequence, Vocabulary};
 use crate::prefix::{Prefix, PrefixKey};
@@ -69,6 +69,8 @@ pub(crate) enum Work {
 }
 
 pub(crate) struct HoldWork {
+    /// Held while it waits in line.
+    pub(crate) ticket: Option<Ticket>,
     pub(crate) project: String,
     pub(crate) pin: String,
     pub(crate) prefix: Arc<Prefix>,
@@ -79,6 +81,8 @@ pub(crate) struct HoldWork {
 pub(crate) type EventSender = mpsc::UnboundedSender<Result<GenerateEvent, EngineError>>;
 
 pub(crate) struct GenerateWork {
+    /// Held while it waits in line.
+    pub(crate) ticket: Option<Ticket>,
     pub(crate) project: String,
     pub(crate) prefix: Option<Arc<Prefix>>,
     pub(crate) prefix_held_before: bool,
@@ -112,6 +116,13 @@ impl Work {
         match self {
             Work::Hold(work) => Some(&work.prefix),
             Work::Generate(work) => work.prefix.as_ref(),
+        }
+    }
+
+    fn leave_line(&mut self) {
+        match self {
+            Work::Hold(work) => work.ticket = None,
+            Work::Generate(work) => work.ticket = None,
         }
     }
 
@@ -263,7 +274,6 @@ pub(crate) fn run<M: Model>(
     commands.close();
     while let Ok(command) = commands.try_recv() {
         if let Command::Work(work) = command {
-            shared.waiting.fetch_sub(1, Ordering::AcqRel);
             work.fail(EngineError::Stopped);
         }
     }
@@ -303,9 +313,7 @@ impl<M: Model> Worker<'_, M> {
     /// Takes a pin away, and with it work that would put it back.
     fn release(&mut self, pin: &str) {
         let concerns = |work: &Work| matches!(work, Work::Hold(hold) if hold.pin == pin);
-        let before = self.queue.len();
         self.queue.retain(|work| !concerns(work));
-        self.left_queue(before - self.queue.len());
         for waiting in std::mem::take(&mut self.waiting) {
             if concerns(&waiting.work) {
                 self.unhold(waiting.work.prefix().cloned());
@@ -337,9 +345,7 @@ impl<M: Model> Worker<'_, M> {
     }
 
     fn drop_cancelled(&mut self) {
-        let before = self.queue.len();
         self.queue.retain(|work| !work.is_cancelled());
-        self.left_queue(before - self.queue.len());
 
         let mut kept = Vec::new();
         for waiting in std::mem::take(&mut self.waiting) {
@@ -391,12 +397,6 @@ impl<M: Model> Worker<'_, M> {
         }
     }
 
-    fn left_queue(&self, count: usize) {
-        self.shared
-            .waiting
-            .fetch_sub(u32::try_from(count).unwrap_or(0), Ordering::AcqRel);
-    }
-
     /// Admits waiting requests in fair order until one does not fit.
     fn admit(&mut self) {
         while let Some((project, work)) = self.queue.pop() {
@@ -411,16 +411,15 @@ impl<M: Model> Worker<'_, M> {
                 self.cache.pin(&hold.pin, &hold.prefix, &mut self.sequences);
             }
             match self.place(Waiting { work, found: None }) {
-                Placed::Done => self.left_queue(1),
-                Placed::Later(waiting) => {
-                    self.left_queue(1);
+                Placed::Done => {}
+                Placed::Later(mut waiting) => {
+                    waiting.work.leave_line();
                     self.waiting.push(waiting);
                 }
                 Placed::NoRoom(waiting) => {
                     self.unhold(waiting.work.prefix().cloned());
                     if self.slots.is_empty() && self.builds.is_empty() {
                         // Nothing runs that could make room, so it would wait for ever.
-                        self.left_queue(1);
                         let needed = waiting.work.prefix().map_or(0, |prefix| prefix.tokens());
                         waiting.work.fail(EngineError::WindowExceeded {
                             needed,
@@ -521,7 +520,7 @@ impl<M: Model> Worker<'_, M> {
 
     fn begin_slot(
         &mut self,
-        work: Box<GenerateWork>,
+        mut work: Box<GenerateWork>,
         found: Option<Found>,
         attached: Option<(Sequence, CacheTier)>,
     ) -> Placed {
@@ -538,6 +537,7 @@ impl<M: Model> Worker<'_, M> {
             let work = Work::Generate(work);
             return Placed::NoRoom(Waiting { work, found });
         };
+        work.ticket = None;
         let mut position = 0;
         let mut prefix_use = None;
         if let (Some((sequence, tier)), Some(prefix)) = (attached, &work.prefix) {

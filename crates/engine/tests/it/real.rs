@@ -15,6 +15,9 @@ use serde_json::json;
 
 use crate::support::{Answer, collect, request};
 
+/// One real engine at a time: two would fight over the cores and both crawl.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 fn model_path() -> PathBuf {
     std::env::var_os("HOLDFAST_TEST_MODEL")
         .expect("HOLDFAST_TEST_MODEL names the GGUF file to test with; `make test` sets it")
@@ -74,6 +77,7 @@ fn prefix_of(engine: &Engine, initial: &[Message], history: &[Message]) -> Arc<P
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_tier_a_fork_and_a_session_answer_like_a_cold_run() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::start(options(folder.path())).unwrap();
     let initial = [document()];
@@ -152,6 +156,7 @@ async fn every_tier_a_fork_and_a_session_answer_like_a_cold_run() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_the_state_and_state_of_another_layout_is_not_trusted() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::start(options(folder.path())).unwrap();
     let initial = [document()];
@@ -182,6 +187,7 @@ async fn a_restart_keeps_the_state_and_state_of_another_layout_is_not_trusted() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_keep_to_a_schema_and_forced_calls_name_the_tool() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::start(options(folder.path())).unwrap();
     let schema = json!({
@@ -254,6 +260,7 @@ async fn answers_keep_to_a_schema_and_forced_calls_name_the_tool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_seed_gives_the_same_answer_and_clients_in_parallel_share_one_prefix() {
+    let _alone = ALONE.lock().await;
     let folder = tempfile::tempdir().unwrap();
     let engine = Engine::start(options(folder.path())).unwrap();
     let initial = [document()];
