@@ -1,0 +1,243 @@
+//! What the service is made of: store, models, limits, and the parts that work on them. Built once by `serve` (or by a
+//! test), shared by every request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_engine::Engine;
+use holdfast_protocol::{Profile, UnixMillis};
+use holdfast_store::keys::KeyStore;
+use holdfast_store::{ContextStore, StoreError};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::auth::Authenticator;
+use crate::contexts::Contexts;
+use crate::events::Events;
+use crate::idempotency::Replays;
+use crate::routing::Models;
+
+/// How long stopping waits for writes that are under way.
+const STOP_WAIT: Duration = Duration::from_secs(10);
+
+/// Everything the gateway keeps durably.
+pub trait Store: ContextStore + KeyStore {}
+
+impl<T: ContextStore + KeyStore> Store for T {}
+
+/// The time, as a function so that tests can move it.
+pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
+
+/// The real time.
+pub fn system_clock() -> Clock {
+    Arc::new(|| jiff::Timestamp::now().as_millisecond())
+}
+
+/// A model that clients can name.
+#[derive(Clone)]
+pub struct ModelEntry {
+    /// Its name; what contexts remember.
+    pub name: String,
+    /// Other names for it.
+    pub aliases: Vec<String>,
+    /// Its context rules.
+    pub profile: Profile,
+    /// What answers. Several models may share one.
+    pub engine: Engine,
+    /// Shown in the model list.
+    pub owned_by: String,
+    /// Shown in the model list; unix seconds.
+    pub created: i64,
+    /// Length of an answer when the request gives none, tokens; the window bounds it too.
+    pub max_output_tokens: u32,
+    /// When the request gives none, 0..=2.
+    pub temperature: f32,
+    /// When the request gives none, 0..=1.
+    pub top_p: f32,
+}
+
+/// What bounds requests and tenants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Largest request body, bytes.
+    pub body_bytes_max: usize,
+    /// Longest time for one request, its whole answer included, seconds.
+    pub request_seconds_max: u64,
+    /// Most requests in flight at once.
+    pub connections_max: usize,
+    /// Largest head of a request, bytes.
+    pub header_bytes_max: usize,
+    /// How long a turn waits for another turn on the same session, milliseconds. 0: it is refused at once.
+    pub session_wait_ms: u64,
+    /// Most living contexts of one project.
+    pub contexts_per_project_max: u64,
+    /// Most tokens in living contexts of one project.
+    pub context_tokens_per_project_max: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            body_bytes_max: 32 * 1024 * 1024,
+            request_seconds_max: 600,
+            connections_max: 1024,
+            header_bytes_max: 32 * 1024,
+            session_wait_ms: 0,
+            contexts_per_project_max: 100_000,
+            context_tokens_per_project_max: 1_000_000_000,
+        }
+    }
+}
+
+/// Who may share the state of equal prefixes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SharePrefixes {
+    /// Each project only with itself.
+    #[default]
+    Project,
+    /// All projects; one can then tell by timing that another has stored the same text.
+    All,
+}
+
+/// What create reports as `usage.total_tokens`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CreateTotalTokens {
+    /// 0 for the `gemini` profile, the sum for the others.
+    #[default]
+    Profile,
+    /// Always the sum.
+    Sum,
+    /// Always 0.
+    Zero,
+}
+
+/// What an [`App`] is built from.
+#[derive(Clone)]
+pub struct AppOptions {
+    /// The models, in the order of the model list.
+    pub models: Vec<ModelEntry>,
+    /// Bounds.
+    pub limits: Limits,
+    /// Who may share prefixes.
+    pub share_prefixes: SharePrefixes,
+    /// What create reports.
+    pub create_total_tokens: CreateTotalTokens,
+    /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
+    pub auth_required: bool,
+}
+
+impl AppOptions {
+    /// These models with the default for everything else.
+    pub fn new(models: Vec<ModelEntry>) -> Self {
+        AppOptions {
+            models,
+            limits: Limits::default(),
+            share_prefixes: SharePrefixes::default(),
+            create_total_tokens: CreateTotalTokens::default(),
+            auth_required: true,
+        }
+    }
+}
+
+/// The service without its sockets.
+pub struct App {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) limits: Limits,
+    pub(crate) create_total_tokens: CreateTotalTokens,
+    pub(crate) models: Arc<Models>,
+    pub(crate) authenticator: Authenticator,
+    pub(crate) contexts: Arc<Contexts>,
+    pub(crate) replays: Replays,
+    pub(crate) events: Arc<Events>,
+    pub(crate) in_flight: Arc<Semaphore>,
+    clock: Clock,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+}
+
+impl App {
+    /// Puts the parts together. Nothing runs before [`App::start`].
+    ///
+    /// # Errors
+    /// Two models share a name or alias, or there is none; the text says which.
+    pub fn new(
+        store: Arc<dyn Store>,
+        options: AppOptions,
+        clock: Clock,
+    ) -> Result<Arc<App>, String> {
+        let AppOptions {
+            models,
+            limits,
+            share_prefixes,
+            create_total_tokens,
+            auth_required,
+        } = options;
+        let models = Arc::new(Models::new(models, share_prefixes)?);
+        let events = Arc::new(Events::new());
+        let tasks = TaskTracker::new();
+        let contexts = Contexts::new(
+            Arc::clone(&store),
+            Arc::clone(&models),
+            Arc::clone(&events),
+            limits.clone(),
+            Arc::clone(&clock),
+            tasks.clone(),
+        );
+        Ok(Arc::new(App {
+            authenticator: Authenticator::new(Arc::clone(&store), auth_required),
+            contexts: Arc::new(contexts),
+            replays: Replays::new(),
+            in_flight: Arc::new(Semaphore::new(
+                limits.connections_max.min(Semaphore::MAX_PERMITS),
+            )),
+            stopping: CancellationToken::new(),
+            store,
+            limits,
+            create_total_tokens,
+            models,
+            events,
+            clock,
+            tasks,
+        }))
+    }
+
+    /// Takes up the contexts that live on and begins to remove expired ones.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn start(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.contexts.resume().await?;
+        let contexts = Arc::clone(&self.contexts);
+        let stopping = self.stopping.clone();
+        self.tasks
+            .spawn(async move { contexts.sweep_until(stopping).await });
+        Ok(())
+    }
+
+    /// Ends the background work and waits, up to ten seconds, for writes that are under way. The engines are stopped
+    /// by whoever started them.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(STOP_WAIT, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("stopping without waiting any longer for writes to the store");
+        }
+    }
+
+    /// The time by the app's clock.
+    pub fn now(&self) -> UnixMillis {
+        (self.clock)()
+    }
+
+    /// Removes every context that has expired, as the sweeper does by itself every few seconds.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn sweep(&self) -> Result<u64, StoreError> {
+        self.contexts.sweep().await
+    }
+}

@@ -1,0 +1,184 @@
+//! The command line. Results go to standard output, progress and errors to standard error.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::{Config, Environment, Flags};
+
+mod chat;
+mod connection;
+mod contexts;
+mod doctor;
+mod failure;
+mod key;
+mod models;
+mod output;
+mod seconds;
+mod serve;
+
+pub(crate) use failure::Failure;
+use output::Output;
+
+/// A gateway for language models that keeps contexts: store a long text once, chat with it by its id.
+#[derive(Debug, Parser)]
+#[command(
+    name = "holdfast",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct GlobalFlags {
+    /// Configuration file [env: HOLDFAST_CONFIG] [default: holdfast.toml, if it is there]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Global options"
+    )]
+    config: Option<PathBuf>,
+    /// Folder of the server's data [env: HOLDFAST_DATA_DIR] [default: ~/.local/share/holdfast]
+    #[arg(
+        long,
+        global = true,
+        value_name = "DIR",
+        help_heading = "Global options"
+    )]
+    data_dir: Option<PathBuf>,
+    /// Server to talk to [env: HOLDFAST_URL] [default: the one that uses the data directory]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        help_heading = "Global options"
+    )]
+    url: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::ServeArguments),
+    /// Chat with a model, with or without a context
+    Chat(chat::ChatArguments),
+    /// Create and manage contexts
+    #[command(subcommand)]
+    Context(contexts::ContextCommand),
+    /// Fetch and manage model files
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
+    /// Create and revoke API keys
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Check the configuration or print its schema
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Find out why something does not work
+    Doctor(doctor::DoctorArguments),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Say whether the configuration is valid, and if not, where
+    Check {
+        /// The file to check [default: the one that `serve` would read]
+        file: Option<PathBuf>,
+    },
+    /// Print the JSON schema of holdfast.toml
+    Schema,
+}
+
+/// What every command gets.
+struct Session {
+    output: Output,
+    environment: Environment,
+    flags: Flags,
+    url: Option<String>,
+}
+
+impl Session {
+    /// The configuration without the server's secrets.
+    fn config(&self) -> Result<Config, Failure> {
+        Config::load_without_secrets(&self.flags, &self.environment).map_err(Failure::from)
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let environment = Environment::of_process();
+    let session = Session {
+        output: Output::of_process(&environment),
+        environment,
+        flags: Flags {
+            config: cli.global.config,
+            listen: None,
+            data_dir: cli.global.data_dir,
+        },
+        url: cli.global.url,
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            session
+                .output
+                .failure(&Failure::new(format!("can't start: {error}")));
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(dispatch(&session, cli.command));
+    // What is still blocked (a line being typed, a file being copied) is not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            session.output.failure(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve(arguments) => serve::run(session, arguments).await,
+        Command::Chat(arguments) => chat::run(session, arguments).await,
+        Command::Context(command) => contexts::run(session, command).await,
+        Command::Models(command) => models::run(session, command).await,
+        Command::Key(command) => key::run(session, command).await,
+        Command::Config(ConfigCommand::Schema) => {
+            session.output.raw(&crate::config::schema());
+            Ok(())
+        }
+        Command::Config(ConfigCommand::Check { file }) => check_config(session, file),
+        Command::Doctor(arguments) => doctor::run(session, &arguments).await,
+    }
+}
+
+fn check_config(session: &Session, file: Option<PathBuf>) -> Result<(), Failure> {
+    let mut flags = session.flags.clone();
+    flags.config = file.or(flags.config);
+    let config = Config::load(&flags, &session.environment)?;
+    let checked = match &config.file {
+        Some(path) => path.display().to_string(),
+        None => "no configuration file, so the defaults apply".into(),
+    };
+    session.output.line(&format!("OK: {checked}"));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! `holdfast serve`.
+
+use std::io::{self, IsTerminal};
+use std::sync::Arc;
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::FmtSpan;
+
+use crate::config::{Config, Flags, LogConfig, LogFormat};
+use crate::serve::Announcement;
+
+use super::output::Output;
+use super::{Failure, Session};
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArguments {
+    /// Address and port; port 0 takes any free one [env: HOLDFAST_LISTEN] [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+}
+
+pub(super) async fn run(session: &Session, arguments: ServeArguments) -> Result<(), Failure> {
+    let flags = Flags {
+        listen: arguments.listen,
+        ..session.flags.clone()
+    };
+    let config = Config::load(&flags, &session.environment)?;
+    start_log(&config.log, session.output);
+    let output = session.output;
+    output.line(&format!("holdfast {}", env!("CARGO_PKG_VERSION")));
+    output.line(&format!("data in {}", config.server.data_dir.display()));
+    let open = !config.auth.required;
+    let announce = move |announcement| show(output, open, announcement);
+    crate::serve::run(config, Arc::new(output.progress()), &announce).await?;
+    Ok(())
+}
+
+fn show(output: Output, open: bool, announcement: Announcement) {
+    match announcement {
+        Announcement::Engine {
+            name,
+            models,
+            window_tokens,
+        } => output.line(&format!(
+            "engine {name}: {} (window of {window_tokens} tokens)",
+            models.join(", ")
+        )),
+        Announcement::FirstKey { secret, file } => {
+            output.line("");
+            output.line("This is the API key of project `default`. It is shown only now:");
+            output.line("");
+            output.line(&format!("    {}", output.bold(secret.expose())));
+            output.line("");
+            output.line(&format!(
+                "So that the command line works at once, it is also in {} (readable only by you).",
+                file.display()
+            ));
+            output.line("Delete that file once you keep the key elsewhere, and set HOLDFAST_API_KEY instead.");
+            output.line("");
+        }
+        Announcement::Listening { url } => {
+            if open {
+                output.note(
+                    "warning: no key is required; everybody on this machine can use the server",
+                );
+            }
+            output.line(&format!("listening on {url}"));
+        }
+        Announcement::Stopping => {
+            output.note("stopping; running requests may finish (a second signal ends them)");
+        }
+    }
+}
+
+fn start_log(config: &LogConfig, output: Output) {
+    // Checked when the configuration was read.
+    let filter = EnvFilter::try_new(full_filter(&config.filter)).unwrap_or_default();
+    let builder = tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_env_filter(filter)
+        .with_span_events(FmtSpan::NONE);
+    let started = match config.format {
+        LogFormat::Json => builder.json().try_init(),
+        LogFormat::Pretty => builder
+            .with_ansi(io::stderr().is_terminal() && output.has_colour())
+            .try_init(),
+    };
+    if let Err(error) = started {
+        output.note(&format!("warning: there will be no log: {error}"));
+    }
+}
+
+/// A lone level is meant for the gateway; llama.cpp writes hundreds of lines at `info` for each model it loads.
+fn full_filter(filter: &str) -> String {
+    if matches!(filter.to_ascii_lowercase().as_str(), "info" | "warn") {
+        return format!("{filter},llama-cpp-2=error");
+    }
+    filter.to_owned()
+}

@@ -1,0 +1,341 @@
+//! Configuration: flags over environment variables over `holdfast.toml` over defaults.
+//!
+//! It is read in two steps: [`file`] holds what is written, with nothing but its types checked; [`Config`] is what it
+//! means, complete and valid. `serve` and `config check` run the same code. All problems are reported together, each
+//! at its place in the file.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::keys::Secret;
+use crate::models::ModelReference;
+
+mod file;
+mod problems;
+mod resolve;
+
+use resolve::{Secrets, resolve};
+
+pub use problems::{ConfigErrors, Place, Problem};
+
+/// The file that is read when none is named, if it is there.
+pub const DEFAULT_FILE: &str = "holdfast.toml";
+
+/// A complete and valid configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// The file it came from.
+    pub file: Option<PathBuf>,
+    /// Listening and data.
+    pub server: ServerConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// Rules for contexts.
+    pub contexts: ContextsConfig,
+    /// Who may use the server.
+    pub auth: AuthConfig,
+    /// Folder of pulled model files.
+    pub models_dir: PathBuf,
+    /// Never empty; names are unique.
+    pub engines: Vec<EngineConfig>,
+    /// Never empty; names and aliases are unique together.
+    pub models: Vec<ModelConfig>,
+}
+
+/// `[server]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Folder of everything that must survive.
+    pub data_dir: PathBuf,
+    /// Largest request body, bytes.
+    pub body_bytes_max: usize,
+    /// Largest request head, bytes.
+    pub header_bytes_max: usize,
+    /// Longest time for one request, seconds.
+    pub request_seconds_max: u64,
+    /// Most requests in flight.
+    pub connections_max: usize,
+    /// Time for running requests to finish at shutdown, seconds.
+    pub drain_seconds: u64,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LogConfig {
+    /// For people or for machines.
+    pub format: LogFormat,
+    /// A valid filter of `tracing-subscriber`.
+    pub filter: String,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    Pretty,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[contexts]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContextsConfig {
+    /// Who shares computed state.
+    pub share_prefixes: SharePrefixes,
+    /// What `usage.total_tokens` says at create.
+    pub create_total_tokens: CreateTotalTokens,
+    /// How long a request waits for a busy session, milliseconds.
+    pub session_wait_ms: u64,
+    /// Most living contexts of a project.
+    pub contexts_per_project_max: u64,
+    /// Most tokens of a project's living contexts.
+    pub context_tokens_per_project_max: u64,
+}
+
+/// Who shares the computed state of equal content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SharePrefixes {
+    /// Contexts of the same project.
+    Project,
+    /// Everybody; what a project has stored can then be told from outside by timing.
+    All,
+}
+
+/// What `usage.total_tokens` says in the answer to a create.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CreateTotalTokens {
+    /// 0 for the gemini profile, else the sum.
+    Profile,
+    /// The sum.
+    Sum,
+    /// 0.
+    Zero,
+}
+
+/// `[auth]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AuthConfig {
+    /// Whether every request needs a key.
+    pub required: bool,
+    /// The key to make sure of at start.
+    pub bootstrap_key: Option<Secret>,
+}
+
+/// One of `[[engines]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineConfig {
+    /// What models call it.
+    pub name: String,
+    /// Which file it loads.
+    pub model: ModelReference,
+    /// Most tokens of prompt and answer together.
+    pub window_tokens: Option<u32>,
+    /// Tokens of the KV cache.
+    pub kv_tokens: Option<u32>,
+    /// CPU threads.
+    pub threads: Option<u32>,
+    /// Answers generated at the same time.
+    pub slots: u32,
+    /// Requests that may wait.
+    pub queue_max: u32,
+    /// Memory for saved KV state, bytes.
+    pub ram_bytes_max: Option<u64>,
+    /// Disk space for saved KV state, bytes; 0 keeps none.
+    pub disk_bytes_max: u64,
+    /// Whether attention runs as one fused kernel.
+    pub flash_attention: bool,
+    /// KV cache that contexts nobody is using may keep, tokens.
+    pub idle_tokens_max: u32,
+    /// Size of the pieces a long prompt is computed in, tokens.
+    pub chunk_tokens: u32,
+}
+
+/// One of `[[models]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// What clients ask for.
+    pub name: String,
+    /// Index into [`Config::engines`].
+    pub engine: usize,
+    /// Whose rules its contexts follow.
+    pub profile: ProfileName,
+    /// More names.
+    pub aliases: Vec<String>,
+    /// Smallest context, tokens.
+    pub min_context_tokens: u32,
+    /// Length of an answer when the request sets none, tokens.
+    pub max_output_tokens: u32,
+    /// Temperature when the request sets none.
+    pub temperature: f32,
+    /// Nucleus when the request sets none.
+    pub top_p: f32,
+    /// Life of a context when the request sets none, seconds; `None`: by profile.
+    pub ttl_default_seconds: Option<u32>,
+    /// Shortest life, seconds; `None`: by profile.
+    pub ttl_min_seconds: Option<u32>,
+    /// Longest life, seconds; `None`: by profile.
+    pub ttl_max_seconds: Option<u32>,
+}
+
+/// The profiles by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ProfileName {
+    /// Google's `cachedContents`.
+    Gemini,
+    /// Volcengine Ark's context API.
+    Ark,
+    /// Holdfast's own.
+    Native,
+}
+
+impl ProfileName {
+    /// The protocol's word for it.
+    pub fn kind(self) -> holdfast_protocol::context::ProfileKind {
+        use holdfast_protocol::context::ProfileKind;
+        match self {
+            ProfileName::Gemini => ProfileKind::Gemini,
+            ProfileName::Ark => ProfileKind::Ark,
+            ProfileName::Native => ProfileKind::Native,
+        }
+    }
+}
+
+/// What the command line says; wins over everything else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Flags {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--listen`.
+    pub listen: Option<String>,
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+}
+
+/// Environment variables, as a value so that tests can make one up.
+#[derive(Debug, Clone, Default)]
+pub struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Those of this process. A value that is not UTF-8 counts as unset.
+    pub fn of_process() -> Self {
+        Environment(
+            std::env::vars_os()
+                .filter_map(|(name, value)| {
+                    Some((name.into_string().ok()?, value.into_string().ok()?))
+                })
+                .collect(),
+        )
+    }
+
+    /// The value, unless it is unset or empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0
+            .get(name)
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
+    }
+}
+
+impl<const N: usize> From<[(&str, &str); N]> for Environment {
+    fn from(variables: [(&str, &str); N]) -> Self {
+        Environment(
+            variables
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        )
+    }
+}
+
+impl Config {
+    /// Reads and checks the configuration. Without `--config` and HOLDFAST_CONFIG, `holdfast.toml` of the working
+    /// directory is used if it is there.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn load(flags: &Flags, environment: &Environment) -> Result<Config, ConfigErrors> {
+        read(flags, environment, Secrets::Follow)
+    }
+
+    /// As [`Config::load`] without following references to secrets, for commands that do not serve and may run where
+    /// the server's secrets can't be read.
+    ///
+    /// # Errors
+    /// Everything else that is wrong with it.
+    pub fn load_without_secrets(
+        flags: &Flags,
+        environment: &Environment,
+    ) -> Result<Config, ConfigErrors> {
+        read(flags, environment, Secrets::Ignore)
+    }
+
+    /// As [`Config::load`], from a text instead of a file; relative paths in it start at `path`'s folder.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn parse(
+        path: &Path,
+        text: &str,
+        flags: &Flags,
+        environment: &Environment,
+    ) -> Result<Config, ConfigErrors> {
+        resolve(Some(path), text, flags, environment, Secrets::Follow)
+    }
+}
+
+fn read(
+    flags: &Flags,
+    environment: &Environment,
+    secrets: Secrets,
+) -> Result<Config, ConfigErrors> {
+    let named = flags
+        .config
+        .clone()
+        .or_else(|| environment.get("HOLDFAST_CONFIG").map(PathBuf::from));
+    let found = || {
+        Path::new(DEFAULT_FILE)
+            .is_file()
+            .then(|| PathBuf::from(DEFAULT_FILE))
+    };
+    let Some(path) = named.or_else(found) else {
+        return resolve(None, "", flags, environment, secrets);
+    };
+    match std::fs::read_to_string(&path) {
+        Ok(text) => resolve(Some(&path), &text, flags, environment, secrets),
+        Err(error) => Err(ConfigErrors {
+            file: path.display().to_string(),
+            text: String::new(),
+            problems: vec![Problem {
+                span: None,
+                message: format!(
+                    "the configuration file {} can't be read: {error}",
+                    path.display()
+                ),
+                help: Some(
+                    "name another with --config, or leave it out to run with defaults".into(),
+                ),
+            }],
+        }),
+    }
+}
+
+/// The JSON schema of `holdfast.toml`, for editors.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(file::File);
+    let mut text = serde_json::to_string_pretty(&schema).expect("a schema is plain JSON");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! The file as it is written: every key optional, nothing checked but its type. [`super::Config`] is what it means.
+//!
+//! These structs are also the source of the JSON schema, so that the comments on fields are what users read.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::problems::{Problems, closest};
+
+/// A value and where it stands in the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Located<T>(Spanned<T>);
+
+impl<T> Located<T> {
+    pub(super) fn get(&self) -> &T {
+        self.0.get_ref()
+    }
+
+    pub(super) fn span(&self) -> Range<usize> {
+        self.0.span()
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Located<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+/// Configuration of Holdfast. Everything is optional.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(title = "holdfast.toml")]
+pub(super) struct File {
+    /// Where and how the server listens, and where it keeps its data.
+    pub(super) server: Server,
+    /// What is written to standard error.
+    pub(super) log: Log,
+    /// Rules for contexts.
+    pub(super) contexts: Contexts,
+    /// Who may use the server.
+    pub(super) auth: Auth,
+    /// Loaded model files. Without any: one engine `default` with the default model.
+    pub(super) engines: Vec<EngineTable>,
+    /// Names clients may ask for. Without any: one per engine, named like its model file.
+    pub(super) models: Vec<ModelTable>,
+}
+
+/// Where and how the server listens, and where it keeps its data.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Server {
+    /// Address and port, such as `127.0.0.1:8080` (the default) or `0.0.0.0:8080`. Port 0 takes any free port.
+    pub(super) listen: Option<Located<String>>,
+    /// Folder of the database, the saved KV state and, unless HOLDFAST_MODELS_DIR says otherwise, the model files.
+    /// Relative to this file. Default: `$XDG_DATA_HOME/holdfast`, else `~/.local/share/holdfast`.
+    pub(super) data_dir: Option<Located<String>>,
+    /// Largest request body, bytes. Default: 33554432 (32 MiB).
+    pub(super) body_bytes_max: Option<Located<u64>>,
+    /// Largest request head, bytes. Default: 32768.
+    pub(super) header_bytes_max: Option<Located<u64>>,
+    /// Longest time for one request, seconds. Default: 600.
+    pub(super) request_seconds_max: Option<Located<u64>>,
+    /// Most requests in flight. Default: 1024.
+    pub(super) connections_max: Option<Located<u64>>,
+    /// How long running requests may take to finish when the server stops, seconds. Default: 30.
+    pub(super) drain_seconds: Option<Located<u64>>,
+}
+
+/// What is written to standard error.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Log {
+    /// `pretty` for people (the default) or `json` for machines.
+    pub(super) format: Option<Located<super::LogFormat>>,
+    /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as `info,holdfast=debug`.
+    /// HOLDFAST_LOG wins. Default: `info`.
+    pub(super) level: Option<Located<String>>,
+}
+
+/// Rules for contexts.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Contexts {
+    /// Who shares the computed state of equal content: `project` (the default) or `all`. With `all`, a project can
+    /// tell by timing whether another one has stored the same text.
+    pub(super) share_prefixes: Option<Located<super::SharePrefixes>>,
+    /// `usage.total_tokens` in the answer to a create: `profile` (the default: 0 for gemini, else the sum), `sum` or
+    /// `zero`.
+    pub(super) create_total_tokens: Option<Located<super::CreateTotalTokens>>,
+    /// How long a request waits for a busy session before it is refused, milliseconds. Default: 0, refuse at once.
+    pub(super) session_wait_ms: Option<Located<u64>>,
+    /// Most living contexts of a project. Default: 100000.
+    pub(super) contexts_per_project_max: Option<Located<u64>>,
+    /// Most stored tokens of a project's living contexts together. Default: 1000000000.
+    pub(super) context_tokens_per_project_max: Option<Located<u64>>,
+}
+
+/// Who may use the server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Auth {
+    /// Whether every request needs a key. `false` is refused unless the server listens on this machine only.
+    /// Default: true.
+    pub(super) required: Option<Located<bool>>,
+    /// A key with all scopes of project `default`, by reference: `env:NAME` or `file:PATH`. HOLDFAST_BOOTSTRAP_KEY
+    /// wins.
+    pub(super) bootstrap_key: Option<Located<String>>,
+}
+
+/// A loaded model file.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct EngineTable {
+    /// What `[[models]]` call it.
+    #[schemars(required)]
+    pub(super) name: Option<Located<String>>,
+    /// `default`, the name of a pulled model (see `holdfast models list`) or the path of a GGUF file, relative to this
+    /// file. Default: `default`.
+    pub(super) model: Option<Located<String>>,
+    /// Most tokens of prompt and answer together. Default: what the model was trained for.
+    pub(super) window_tokens: Option<Located<u32>>,
+    /// Tokens the KV cache holds for all requests together. Default: by the machine's memory.
+    pub(super) kv_tokens: Option<Located<u32>>,
+    /// CPU threads. Default: the machine's cores.
+    pub(super) threads: Option<Located<u32>>,
+    /// Answers generated at the same time. Default: 16.
+    pub(super) slots: Option<Located<u32>>,
+    /// Requests that may wait; the next one gets 429. Default: 256.
+    pub(super) queue_max: Option<Located<u32>>,
+    /// Memory for saved KV state, MiB. Default: by the machine's memory.
+    pub(super) ram_mib_max: Option<Located<u64>>,
+    /// Disk space for saved KV state, MiB. 0: none is kept on disk. Default: 10240.
+    pub(super) disk_mib_max: Option<Located<u64>>,
+    /// Whether attention runs as one fused kernel; slower for short questions on CPUs. Default: false.
+    pub(super) flash_attention: Option<Located<bool>>,
+    /// KV cache that contexts nobody is using may keep, tokens. Default: 8192.
+    pub(super) idle_tokens_max: Option<Located<u32>>,
+    /// A long prompt is computed in pieces of so many tokens, between which other answers move on. Default: 64.
+    pub(super) chunk_tokens: Option<Located<u32>>,
+}
+
+/// A name clients may ask for.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ModelTable {
+    /// The name.
+    #[schemars(required)]
+    pub(super) name: Option<Located<String>>,
+    /// The engine that answers. May be left out when there is only one.
+    pub(super) engine: Option<Located<String>>,
+    /// Whose rules its contexts follow: `gemini`, `ark` or `native` (the default).
+    pub(super) profile: Option<Located<super::ProfileName>>,
+    /// More names for the same model. Default: none.
+    pub(super) aliases: Option<Located<Vec<Located<String>>>>,
+    /// Smallest context, tokens. Default: 0, no limit.
+    pub(super) min_context_tokens: Option<Located<u32>>,
+    /// Length of an answer when the request sets none, tokens. Default: 4096.
+    pub(super) max_output_tokens: Option<Located<u32>>,
+    /// Temperature when the request sets none, 0 to 2. Default: 0.2 for the default model, 1 for others.
+    pub(super) temperature: Option<Located<f32>>,
+    /// Nucleus when the request sets none, 0 to 1. Default: 0.9 for the default model, 1 for others.
+    pub(super) top_p: Option<Located<f32>>,
+    /// Life of a context when the request sets none, seconds. Default: by profile.
+    pub(super) ttl_default: Option<Located<u32>>,
+    /// Shortest life of a context, seconds. Default: by profile.
+    pub(super) ttl_min: Option<Located<u32>>,
+    /// Longest life of a context, seconds. Default: by profile.
+    pub(super) ttl_max: Option<Located<u32>>,
+}
+
+impl File {
+    /// Reads a file as far as it can be read; what can't be is reported and left at its default.
+    pub(super) fn parse(text: &str, problems: &mut Problems) -> File {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            // What follows a syntax error is often a consequence of it, and so would be what it means.
+            for error in errors {
+                problems.add(error.span(), error.message().trim());
+            }
+            return File::default();
+        }
+        let mut file = File::default();
+        let known = keys::<File>();
+        for (key, value) in document.into_inner() {
+            match key.get_ref().as_ref() {
+                "server" => file.server = table(value, "[server]", problems),
+                "log" => file.log = table(value, "[log]", problems),
+                "contexts" => file.contexts = table(value, "[contexts]", problems),
+                "auth" => file.auth = table(value, "[auth]", problems),
+                "engines" => file.engines = tables(value, "engines", problems),
+                "models" => file.models = tables(value, "models", problems),
+                unknown => {
+                    let help = match closest(unknown, known.iter().map(String::as_str)) {
+                        Some(meant) => format!("did you mean `{meant}`?"),
+                        None => format!("the sections are {}", list(&known)),
+                    };
+                    problems.add_with_help(
+                        Some(key.span()),
+                        format!("unknown section `{unknown}`"),
+                        help,
+                    );
+                }
+            }
+        }
+        file
+    }
+}
+
+fn tables<T: DeserializeOwned + Default + JsonSchema>(
+    value: Spanned<DeValue<'_>>,
+    name: &str,
+    problems: &mut Problems,
+) -> Vec<T> {
+    let span = value.span();
+    let DeValue::Array(items) = value.into_inner() else {
+        problems.add_with_help(
+            Some(span),
+            format!("`{name}` is a list"),
+            format!("write `[[{name}]]` with two brackets on either side"),
+        );
+        return Vec::new();
+    };
+    let section = format!("[[{name}]]");
+    items
+        .into_iter()
+        .map(|item| {
+            if item
+                .get_ref()
+                .as_table()
+                .is_some_and(|table| !table.contains_key("name"))
+            {
+                problems.add(Some(item.span()), format!("`name` is missing in {section}"));
+            }
+            table(item, &section, problems)
+        })
+        .collect()
+}
+
+fn table<T: DeserializeOwned + Default + JsonSchema>(
+    value: Spanned<DeValue<'_>>,
+    section: &str,
+    problems: &mut Problems,
+) -> T {
+    let span = value.span();
+    let mut table = match value.into_inner() {
+        DeValue::Table(table) => table,
+        DeValue::Array(_) => {
+            problems.add_with_help(
+                Some(span),
+                format!("{section} may be there only once"),
+                format!("write `{section}` with one bracket on either side"),
+            );
+            return T::default();
+        }
+        other => {
+            problems.add(
+                Some(span),
+                format!("{section} is a table, not a {}", other.type_str()),
+            );
+            return T::default();
+        }
+    };
+    remove_unknown_keys(&mut table, &keys::<T>(), section, problems);
+    // Each round takes out the key that can't be read, so that all of them are reported and the loop ends.
+    loop {
+        let whole = Spanned::new(span.clone(), DeValue::Table(table.clone()));
+        let error = match T::deserialize(ValueDeserializer::from(whole)) {
+            Ok(read) => return read,
+            Err(error) => error,
+        };
+        let at = error.span().unwrap_or_else(|| span.clone());
+        let culprit = table
+            .iter()
+            .find(|(_, value)| value.span().start <= at.start && at.end <= value.span().end)
+            .map(|(key, _)| key.clone());
+        let Some(culprit) = culprit else {
+            problems.add(Some(at), plain(error.message()));
+            return T::default();
+        };
+        problems.add(
+            Some(at),
+            format!(
+                "`{}` in {section}: {}",
+                culprit.get_ref(),
+                plain(error.message())
+            ),
+        );
+        table.remove(&culprit);
+    }
+}
+
+fn remove_unknown_keys(
+    table: &mut DeTable<'_>,
+    known: &BTreeSet<String>,
+    section: &str,
+    problems: &mut Problems,
+) {
+    let unknown: Vec<_> = table
+        .keys()
+        .filter(|key| !known.contains(key.get_ref().as_ref()))
+        .cloned()
+        .collect();
+    for key in unknown {
+        let help = match closest(key.get_ref(), known.iter().map(String::as_str)) {
+            Some(meant) => format!("did you mean `{meant}`?"),
+            None => format!("{section} has {}", list(known)),
+        };
+        problems.add_with_help(
+            Some(key.span()),
+            format!("unknown key `{}` in {section}", key.get_ref()),
+            help,
+        );
+        table.remove(&key);
+    }
+}
+
+/// The keys of a table, from the same schema that users validate with.
+pub(super) fn keys<T: JsonSchema>() -> BTreeSet<String> {
+    let schema = schemars::schema_for!(T);
+    schema
+        .get("properties")
+        .and_then(|properties| properties.as_object())
+        .map(|properties| properties.keys().cloned().collect())
+        .unwrap_or_default()
+}
+
+fn list(words: &BTreeSet<String>) -> String {
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    quoted.join(", ")
+}
+
+/// Says the deserialiser's words for Rust types in a user's words.
+fn plain(message: &str) -> String {
+    let mut message = message.trim().to_owned();
+    for (rust, words) in [
+        (
+            "expected u32",
+            "expected a whole number from 0 to 4294967295",
+        ),
+        ("expected u64", "expected a whole number from 0 upwards"),
+        ("expected a boolean", "expected true or false"),
+        (
+            "expected a sequence",
+            "expected a list such as [\"a\", \"b\"]",
+        ),
+        ("invalid type: ", "this is "),
+        ("invalid value: ", "this is "),
+    ] {
+        message = message.replace(rust, words);
+    }
+    message
+}

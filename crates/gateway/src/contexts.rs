@@ -1,0 +1,457 @@
+//! The life of a context: create, look up, extend, fork, delete and expire. What chats do with one is in [`turns`].
+//!
+//! The store is the truth. Beside it, content and rendered prefixes of contexts in use are kept in memory, so that a
+//! chat costs the same whatever its context's size, and so that open contexts still answer while the store is away.
+
+mod cache;
+mod living;
+mod sessions;
+mod sweeper;
+mod turns;
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use holdfast_protocol::context::{
+    ContextContent, ContextPage, CreateContext, CreateSurface, ForkContext,
+};
+use holdfast_protocol::{ApiError, Context, ContextId, Message, UnixMillis};
+use holdfast_store::StoreError;
+use rand::RngExt;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
+
+use crate::app::{Clock, Limits, Store};
+use crate::backend::{PrefixContent, PreparedPrefix};
+use crate::events::Events;
+use crate::routing::{Model, Models};
+
+use cache::{ContextCache, Loaded};
+use living::Living;
+use sessions::IdLocks;
+pub(crate) use turns::OpenContext;
+
+/// Contexts in use that are kept in memory, bytes.
+const CACHE_BYTES_MAX: usize = 256 * 1024 * 1024;
+
+/// Prefixes that are pinned again when the service starts. The others are pinned at their first use, so that a start
+/// with very many contexts stays quick.
+const RESUMED_MAX: usize = 1_000;
+
+const DAY_MS: UnixMillis = 86_400_000;
+
+/// All contexts of all projects.
+pub(crate) struct Contexts {
+    store: Arc<dyn Store>,
+    models: Arc<Models>,
+    events: Arc<Events>,
+    limits: Limits,
+    clock: Clock,
+    tasks: TaskTracker,
+    cache: Mutex<ContextCache>,
+    living: Arc<Living>,
+    sessions: Arc<IdLocks>,
+    loading: Arc<IdLocks>,
+}
+
+/// A new context and how much of its prefix was there before.
+#[derive(Debug)]
+pub(crate) struct Created {
+    /// As stored.
+    pub(crate) context: Context,
+    /// Tokens of its prefix that were resident already.
+    pub(crate) resident_tokens: u64,
+}
+
+impl Contexts {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        models: Arc<Models>,
+        events: Arc<Events>,
+        limits: Limits,
+        clock: Clock,
+        tasks: TaskTracker,
+    ) -> Self {
+        let living = Arc::new(Living::new(
+            limits.contexts_per_project_max,
+            limits.context_tokens_per_project_max,
+            Arc::clone(&events),
+        ));
+        Contexts {
+            store,
+            models,
+            events,
+            limits,
+            clock,
+            tasks,
+            cache: Mutex::new(ContextCache::new(CACHE_BYTES_MAX)),
+            living,
+            sessions: Arc::default(),
+            loading: Arc::default(),
+        }
+    }
+
+    /// Counts the contexts that live on from before the start, and pins the newest ones' prefixes in the background.
+    pub(crate) async fn resume(self: &Arc<Self>) -> Result<(), StoreError> {
+        let contexts = self.store.living(self.now(), u32::MAX).await?;
+        for context in &contexts {
+            self.living
+                .insert(&context.project, &context.id, context.prefix_tokens);
+        }
+        // Models may share an engine, so each is told of all; a name that an engine does not know does no harm.
+        let pins: HashSet<String> = contexts
+            .iter()
+            .map(|context| context.id.to_string())
+            .collect();
+        for model in self.models.iter() {
+            model.backend.retain(&pins);
+        }
+        let contexts_of_all = Arc::clone(self);
+        self.tasks.spawn(async move {
+            for context in contexts.into_iter().take(RESUMED_MAX) {
+                let Ok(model) = contexts_of_all.models.resolve(&context.model).cloned() else { continue };
+                if let Err(error) = contexts_of_all.load(&context, &model).await {
+                    tracing::warn!(context.id = %context.id, %error, "a context's prefix can't be pinned again");
+                }
+            }
+        });
+        Ok(())
+    }
+
+    /// Makes a context: all of it or nothing. Dropping the future leaves nothing behind either.
+    pub(crate) async fn create(
+        self: &Arc<Self>,
+        project: &str,
+        model: &Arc<Model>,
+        create: CreateContext,
+        surface: CreateSurface,
+    ) -> Result<Created, ApiError> {
+        let now = self.now();
+        let content = PrefixContent {
+            project: project.to_owned(),
+            initial: create.messages.clone(),
+            history: Vec::new(),
+            tools: create.tools.clone(),
+            rendered_at: rendered_at(now),
+        };
+        let prefix = model.backend.prepare(content).await?;
+        let profile = &model.entry.profile;
+        let context = Context::new(
+            &create,
+            surface,
+            profile,
+            project,
+            &model.entry.name,
+            new_id(now),
+            prefix.tokens,
+            now,
+        )?;
+        let content = ContextContent {
+            initial: create.messages,
+            turns: Vec::new(),
+        };
+        self.establish(model, context, content, prefix).await
+    }
+
+    /// Makes a context that starts with what another holds and then goes its own way.
+    pub(crate) async fn fork(
+        self: &Arc<Self>,
+        project: &str,
+        id: &ContextId,
+        fork: &ForkContext,
+    ) -> Result<Created, ApiError> {
+        let parent = self.read(project, id).await?;
+        let model = Arc::clone(self.models.resolve(&parent.model)?);
+        let loaded = self.load(&parent, &model).await?;
+        let now = self.now();
+        let child = parent.fork(
+            &loaded.content,
+            fork,
+            &model.entry.profile,
+            new_id(now),
+            now,
+        )?;
+        let content = loaded.content.first_turns(child.turn_count);
+        let prefix = self.prepare(&model, &child, &content).await?;
+        self.establish(&model, child, content, prefix).await
+    }
+
+    /// The context without its messages.
+    pub(crate) async fn get(&self, project: &str, id: &ContextId) -> Result<Context, ApiError> {
+        self.read(project, id).await
+    }
+
+    /// A page of a project's contexts, newest first.
+    pub(crate) async fn list(
+        &self,
+        project: &str,
+        cursor: Option<&str>,
+        limit: u32,
+    ) -> Result<ContextPage, ApiError> {
+        self.store
+            .list(project, cursor, limit, self.now())
+            .await
+            .map_err(|error| match error {
+                StoreError::NotFound => ApiError::invalid(
+                    "cursor",
+                    "is not the `next_cursor` of an earlier page of this list",
+                ),
+                error => store_error(error),
+            })
+    }
+
+    /// Sets a new ttl, counted from now.
+    pub(crate) async fn set_ttl(
+        &self,
+        project: &str,
+        id: &ContextId,
+        ttl_seconds: u64,
+    ) -> Result<Context, ApiError> {
+        let mut context = self.read(project, id).await?;
+        let model = self.models.resolve(&context.model)?;
+        let now = self.now();
+        context.set_ttl(ttl_seconds, &model.entry.profile, now)?;
+        let context = self
+            .store
+            .set_ttl(project, id, context.ttl_seconds, context.expires_at, now)
+            .await
+            .map_err(store_error)?;
+        self.cache().update_row(&context);
+        Ok(context)
+    }
+
+    /// Deletes a context and what the backend keeps for it. A chat that runs on it ends by itself.
+    pub(crate) async fn delete(&self, project: &str, id: &ContextId) -> Result<(), ApiError> {
+        let context = self.read(project, id).await?;
+        self.store
+            .delete(project, id, self.now())
+            .await
+            .map_err(store_error)?;
+        self.forget(&context);
+        Ok(())
+    }
+
+    /// Makes the prefix resident, then stores the context.
+    async fn establish(
+        self: &Arc<Self>,
+        model: &Arc<Model>,
+        context: Context,
+        content: ContextContent,
+        prefix: PreparedPrefix,
+    ) -> Result<Created, ApiError> {
+        let guard = self.reserve(model, &context).await?;
+        let held = model
+            .backend
+            .hold(&context.project, &context.id, &prefix)
+            .await?;
+        let (answer, stored) = oneshot::channel();
+        let contexts = Arc::clone(self);
+        // On a task of its own, because a write that has begun must be brought to an end also when the client has gone.
+        self.tasks.spawn(async move {
+            let result = contexts.store.insert(&context, &content).await.map_err(store_error);
+            let context = match result {
+                Ok(()) => context,
+                Err(error) => {
+                    drop(guard);
+                    let _ = answer.send(Err(error));
+                    return;
+                }
+            };
+            let project = context.project.clone();
+            let id = context.id.clone();
+            contexts.cache().insert(&context, &Loaded { content: Arc::new(content), prefix });
+            if answer.send(Ok(context)).is_ok() {
+                guard.keep();
+                contexts.events.context_created();
+            } else {
+                contexts.cache().remove(&id);
+                if let Err(error) = contexts.store.delete(&project, &id, contexts.now()).await {
+                    tracing::warn!(context.id = %id, %error, "a context that nobody waits for stays until it expires");
+                }
+            }
+        });
+        let context = stored.await.map_err(|_| ApiError::internal())??;
+        Ok(Created {
+            context,
+            resident_tokens: held.resident_tokens,
+        })
+    }
+
+    /// Counts the context towards its project's limits; taken back unless the guard is kept.
+    async fn reserve(
+        &self,
+        model: &Arc<Model>,
+        context: &Context,
+    ) -> Result<CreateGuard, ApiError> {
+        let reserve = || {
+            self.living
+                .reserve(&context.project, &context.id, context.prefix_tokens)
+        };
+        if reserve().is_err() {
+            // Expired contexts that the sweeper has not met yet must not stand in the way.
+            self.sweep().await.map_err(store_error)?;
+            reserve()?;
+        }
+        Ok(CreateGuard {
+            model: Arc::clone(model),
+            living: Arc::clone(&self.living),
+            id: context.id.clone(),
+            kept: false,
+        })
+    }
+
+    /// The stored row; while the store is away, the one last seen.
+    async fn read(&self, project: &str, id: &ContextId) -> Result<Context, ApiError> {
+        let now = self.now();
+        match self.store.get(project, id, now).await {
+            Ok(context) => Ok(context),
+            Err(StoreError::Unavailable(error)) => {
+                tracing::warn!(%error, "the store is away; serving contexts from memory");
+                let known = self
+                    .cache()
+                    .row(id)
+                    .filter(|context| context.project == project);
+                match known {
+                    Some(context) if !context.is_expired(now) => Ok(context),
+                    Some(_) => Err(ApiError::context_not_found()),
+                    None => Err(unavailable()),
+                }
+            }
+            Err(error) => Err(store_error(error)),
+        }
+    }
+
+    /// Content and prefix of a stored context, from memory or else from the store. One caller at a time loads.
+    async fn load(&self, context: &Context, model: &Arc<Model>) -> Result<Loaded, ApiError> {
+        if let Some(loaded) = self.cache().get(context) {
+            return Ok(loaded);
+        }
+        let _loading = self.loading.lock(&context.id).await;
+        if let Some(loaded) = self.cache().get(context) {
+            return Ok(loaded);
+        }
+        let mut content = self
+            .store
+            .content(&context.project, &context.id)
+            .await
+            .map_err(store_error)?;
+        // A turn may have been committed since the row was read.
+        content
+            .turns
+            .retain(|turn| turn.number <= context.turn_count);
+        let prefix = self.prepare(model, context, &content).await?;
+        model.backend.pin(&context.id, &prefix);
+        let loaded = Loaded {
+            content: Arc::new(content),
+            prefix,
+        };
+        self.cache().insert(context, &loaded);
+        self.settle_removed(context, model);
+        Ok(loaded)
+    }
+
+    /// After something was kept for a context: takes it back if the context was removed meanwhile.
+    fn settle_removed(&self, context: &Context, model: &Arc<Model>) {
+        if !self.living.contains(&context.id) {
+            self.cache().remove(&context.id);
+            model.backend.release(&context.id);
+        }
+    }
+
+    async fn prepare(
+        &self,
+        model: &Arc<Model>,
+        context: &Context,
+        content: &ContextContent,
+    ) -> Result<PreparedPrefix, ApiError> {
+        let history: Vec<Message> = content
+            .remembered(context.dropped_messages)
+            .map(|stored| stored.message.clone())
+            .collect();
+        model
+            .backend
+            .prepare(PrefixContent {
+                project: context.project.clone(),
+                initial: content.initial.clone(),
+                history,
+                tools: context.tools.clone(),
+                rendered_at: rendered_at(context.created_at),
+            })
+            .await
+    }
+
+    /// After a context has left the store.
+    fn forget(&self, context: &Context) {
+        // First, so that `settle_removed` on another task sees it and undoes what it has just put back.
+        self.living.remove(&context.id);
+        self.cache().remove(&context.id);
+        if let Ok(model) = self.models.resolve(&context.model) {
+            model.backend.release(&context.id);
+        }
+    }
+
+    fn cache(&self) -> std::sync::MutexGuard<'_, ContextCache> {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn now(&self) -> UnixMillis {
+        (self.clock)()
+    }
+}
+
+/// Takes a context's pin and its place in the limits back, unless the context has been stored.
+struct CreateGuard {
+    model: Arc<Model>,
+    living: Arc<Living>,
+    id: ContextId,
+    kept: bool,
+}
+
+impl CreateGuard {
+    fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for CreateGuard {
+    fn drop(&mut self) {
+        if !self.kept {
+            self.living.remove(&self.id);
+            self.model.backend.release(&self.id);
+        }
+    }
+}
+
+/// What a template that prints the date takes for now. The midnight before the creation, so that a context and its
+/// forks of the same day share a prefix.
+fn rendered_at(created_at: UnixMillis) -> UnixMillis {
+    created_at - created_at.rem_euclid(DAY_MS)
+}
+
+fn new_id(now: UnixMillis) -> ContextId {
+    ContextId::new(now, rand::rng().random())
+}
+
+fn unavailable() -> ApiError {
+    let mut error = ApiError::unavailable(
+        "The store is away, and this can't be done without it. Try again in a moment.",
+    );
+    error.retry_after = Some(std::time::Duration::from_secs(2));
+    error
+}
+
+/// What a client is told when the store fails. Logged here, because nobody further up knows the cause.
+fn store_error(error: StoreError) -> ApiError {
+    match error {
+        StoreError::NotFound => ApiError::context_not_found(),
+        StoreError::Conflict => ApiError::context_busy(),
+        StoreError::Unavailable(_) => {
+            tracing::error!(%error, "the store failed");
+            unavailable()
+        }
+        StoreError::Corrupt(_) => {
+            tracing::error!(%error, "the store failed");
+            ApiError::internal()
+        }
+    }
+}

@@ -1,0 +1,420 @@
+//! Facts worth knowing: each is one function that counts it and, where a person would want to read it, logs it.
+//! Labels are bounded: routes are templates, models are configured names. No label or field carries text of a client.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use holdfast_engine::EngineStatus;
+use holdfast_protocol::usage::CacheStatus;
+use holdfast_protocol::{Receipt, Usage};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use crate::routing::Models;
+
+const DURATION_BUCKETS_SECONDS: [f64; 14] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
+];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RequestLabels {
+    method: &'static str,
+    route: String,
+    status: u32,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabels {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    model: String,
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UseLabels {
+    model: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ModelLabels {
+    model: String,
+}
+
+/// Takes one number out of an engine's status.
+type ReadStatus = fn(&EngineStatus) -> u64;
+
+/// A histogram family is made by a plain function.
+type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
+
+/// What one request came to.
+#[derive(Debug)]
+pub(crate) struct RequestFacts<'a> {
+    pub(crate) method: &'static str,
+    pub(crate) route: &'a str,
+    /// 499 when the client left before there was an answer.
+    pub(crate) status: u16,
+    pub(crate) elapsed: Duration,
+    pub(crate) request_id: &'a str,
+    pub(crate) client_request_id: Option<&'a str>,
+    pub(crate) key_id: Option<&'a str>,
+    pub(crate) model: Option<&'a str>,
+    /// Whether the answer's body was written out whole.
+    pub(crate) is_complete: bool,
+}
+
+/// All counters, and the log lines that go with them.
+pub(crate) struct Events {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Durations,
+    in_flight: Gauge,
+    tokens: Family<TokenLabels, Counter>,
+    context_uses: Family<UseLabels, Counter>,
+    contexts_created: Counter,
+    contexts_expired: Counter,
+    contexts_living: Gauge,
+    context_tokens_living: Gauge,
+    turns_committed: Counter,
+    replays: Counter,
+    panics: Counter,
+    engine: EngineMetrics,
+}
+
+#[derive(Default)]
+struct EngineMetrics {
+    gauges: Vec<(Family<ModelLabels, Gauge>, ReadStatus)>,
+    counters: Vec<(Family<ModelLabels, Counter>, ReadStatus)>,
+}
+
+impl Events {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("holdfast");
+        let durations = Durations::new_with_constructor(|| {
+            Histogram::new(DURATION_BUCKETS_SECONDS.iter().copied())
+        });
+        let mut events = Events {
+            requests: Family::default(),
+            durations,
+            in_flight: Gauge::default(),
+            tokens: Family::default(),
+            context_uses: Family::default(),
+            contexts_created: Counter::default(),
+            contexts_expired: Counter::default(),
+            contexts_living: Gauge::default(),
+            context_tokens_living: Gauge::default(),
+            turns_committed: Counter::default(),
+            replays: Counter::default(),
+            panics: Counter::default(),
+            engine: EngineMetrics::new(&mut registry),
+            registry: Registry::default(),
+        };
+        registry.register(
+            "http_requests",
+            "Requests answered",
+            events.requests.clone(),
+        );
+        registry.register(
+            "http_request_duration_seconds",
+            "Time from a request's head to the end of its answer",
+            events.durations.clone(),
+        );
+        registry.register(
+            "http_requests_in_flight",
+            "Requests being answered",
+            events.in_flight.clone(),
+        );
+        registry.register(
+            "tokens",
+            "Tokens by kind: input computed afresh, input read from a context, output",
+            events.tokens.clone(),
+        );
+        registry.register(
+            "context_uses",
+            "Chats with a context, by what its cache did",
+            events.context_uses.clone(),
+        );
+        registry.register(
+            "contexts_created",
+            "Contexts created or forked",
+            events.contexts_created.clone(),
+        );
+        registry.register(
+            "contexts_expired",
+            "Contexts removed after their expiry",
+            events.contexts_expired.clone(),
+        );
+        registry.register(
+            "contexts_living",
+            "Contexts stored",
+            events.contexts_living.clone(),
+        );
+        registry.register(
+            "contexts_living_tokens",
+            "Tokens of all stored contexts",
+            events.context_tokens_living.clone(),
+        );
+        registry.register(
+            "session_turns_committed",
+            "Turns appended to sessions",
+            events.turns_committed.clone(),
+        );
+        registry.register(
+            "answers_replayed",
+            "Lost answers given again",
+            events.replays.clone(),
+        );
+        registry.register(
+            "panics",
+            "Requests that met a defect",
+            events.panics.clone(),
+        );
+        events.registry = registry;
+        events
+    }
+
+    /// A request has begun.
+    pub(crate) fn request_started(&self) {
+        self.in_flight.inc();
+    }
+
+    /// A request's answer has been written out, or its client has gone.
+    pub(crate) fn request_finished(&self, facts: &RequestFacts<'_>) {
+        self.in_flight.dec();
+        let labels = RequestLabels {
+            method: facts.method,
+            route: facts.route.to_owned(),
+            status: facts.status.into(),
+        };
+        self.requests.get_or_create(&labels).inc();
+        self.durations
+            .get_or_create(&RouteLabels {
+                route: facts.route.to_owned(),
+            })
+            .observe(facts.elapsed.as_secs_f64());
+        tracing::info!(
+            request.id = facts.request_id,
+            request.client_id = facts.client_request_id,
+            http.method = facts.method,
+            http.route = facts.route,
+            http.status = facts.status,
+            duration_ms = facts.elapsed.as_millis() as u64,
+            key.id = facts.key_id,
+            model = facts.model,
+            complete = facts.is_complete,
+            "request"
+        );
+    }
+
+    /// A chat has been answered.
+    pub(crate) fn chat_finished(&self, model: &str, usage: &Usage, receipt: Option<&Receipt>) {
+        let count = |kind, tokens| {
+            self.tokens
+                .get_or_create(&TokenLabels {
+                    model: model.to_owned(),
+                    kind,
+                })
+                .inc_by(tokens);
+        };
+        count(
+            "fresh",
+            usage.input_tokens.saturating_sub(usage.cached_input_tokens),
+        );
+        count("cached", usage.cached_input_tokens);
+        count("output", usage.output_tokens);
+        if let Some(receipt) = receipt {
+            let result = receipt.status.as_str();
+            self.context_uses
+                .get_or_create(&UseLabels {
+                    model: model.to_owned(),
+                    result,
+                })
+                .inc();
+            if receipt.status != CacheStatus::Hit {
+                tracing::info!(
+                    context.id = %receipt.context_id,
+                    context.cache = result,
+                    reason = receipt.reason.as_deref(),
+                    "a context was not a plain hit"
+                );
+            }
+        }
+    }
+
+    /// A context has been created or forked.
+    pub(crate) fn context_created(&self) {
+        self.contexts_created.inc();
+    }
+
+    /// Expired contexts have been removed.
+    pub(crate) fn contexts_expired(&self, count: u64) {
+        self.contexts_expired.inc_by(count);
+        if count > 0 {
+            tracing::debug!(count, "expired contexts removed");
+        }
+    }
+
+    /// How many contexts there are now.
+    pub(crate) fn contexts_living(&self, contexts: u64, tokens: u64) {
+        self.contexts_living.set(clamp(contexts));
+        self.context_tokens_living.set(clamp(tokens));
+    }
+
+    /// A turn has been appended.
+    pub(crate) fn turn_committed(&self) {
+        self.turns_committed.inc();
+    }
+
+    /// A lost answer is given again.
+    pub(crate) fn answer_replayed(&self) {
+        self.replays.inc();
+        tracing::info!("a repeated request gets the answer of the committed turn");
+    }
+
+    /// A handler panicked. The payload may carry anything, so it is not logged; the panic hook has the place.
+    pub(crate) fn panicked(&self, request_id: &str) {
+        self.panics.inc();
+        tracing::error!(
+            request.id = request_id,
+            "a request met a defect and was answered with 500"
+        );
+    }
+
+    /// Everything in the text format of OpenMetrics.
+    pub(crate) fn encode(&self, models: &Models) -> String {
+        self.engine.update(models);
+        let mut metrics = String::new();
+        if let Err(error) = text::encode(&mut metrics, &self.registry) {
+            tracing::error!(%error, "the metrics can't be written");
+            metrics.push_str("# EOF\n");
+        }
+        metrics
+    }
+}
+
+impl EngineMetrics {
+    fn new(registry: &mut Registry) -> Self {
+        let mut metrics = EngineMetrics::default();
+        metrics.gauge(
+            registry,
+            "engine_queued_requests",
+            "Requests that wait",
+            |status| status.queued.into(),
+        );
+        metrics.gauge(
+            registry,
+            "engine_running_requests",
+            "Requests in the batch",
+            |status| status.running.into(),
+        );
+        metrics.gauge(
+            registry,
+            "engine_kv_used_tokens",
+            "Cells of the KV cache in use",
+            |status| status.kv_tokens_used.into(),
+        );
+        metrics.gauge(
+            registry,
+            "engine_kv_size_tokens",
+            "Cells of the KV cache",
+            |status| status.kv_tokens_max.into(),
+        );
+        metrics.gauge(
+            registry,
+            "engine_pinned_prefixes",
+            "Prefixes pinned by contexts",
+            |status| status.pinned,
+        );
+        metrics.gauge(
+            registry,
+            "engine_state_ram_bytes",
+            "Prefix state kept in memory",
+            |status| status.ram_bytes,
+        );
+        metrics.gauge(
+            registry,
+            "engine_state_disk_bytes",
+            "Prefix state kept on disk",
+            |status| status.disk_bytes,
+        );
+        metrics.counter(
+            registry,
+            "engine_prefill_tokens",
+            "Prompt tokens computed",
+            |status| status.prefill_tokens_total,
+        );
+        metrics.counter(
+            registry,
+            "engine_decode_tokens",
+            "Tokens generated",
+            |status| status.decode_tokens_total,
+        );
+        metrics.counter(
+            registry,
+            "engine_restored_tokens",
+            "Tokens restored from memory or disk",
+            |status| status.restored_tokens_total,
+        );
+        metrics.counter(
+            registry,
+            "engine_cached_tokens",
+            "Prompt tokens not computed again",
+            |status| status.cached_tokens_total,
+        );
+        metrics.counter(
+            registry,
+            "engine_prefix_rebuilds",
+            "Lost prefixes computed again",
+            |status| status.rebuilds_total,
+        );
+        metrics.counter(
+            registry,
+            "engine_queue_full",
+            "Requests refused by a full queue",
+            |status| status.queue_full_total,
+        );
+        metrics
+    }
+
+    fn gauge(&mut self, registry: &mut Registry, name: &str, help: &str, read: ReadStatus) {
+        let family = Family::default();
+        registry.register(name, help, family.clone());
+        self.gauges.push((family, read));
+    }
+
+    fn counter(&mut self, registry: &mut Registry, name: &str, help: &str, read: ReadStatus) {
+        let family = Family::default();
+        registry.register(name, help, family.clone());
+        self.counters.push((family, read));
+    }
+
+    fn update(&self, models: &Models) {
+        for model in models.iter() {
+            let status = model.entry.engine.status();
+            let labels = ModelLabels {
+                model: model.entry.name.clone(),
+            };
+            for (family, read) in &self.gauges {
+                family.get_or_create(&labels).set(clamp(read(&status)));
+            }
+            for (family, read) in &self.counters {
+                family
+                    .get_or_create(&labels)
+                    .inner()
+                    .store(read(&status), Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn clamp(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,528 @@
+//! Starts everything in order, waits for a signal, and stops everything in order.
+//!
+//! Nothing listens before the gateway can answer: until then connections are refused, though the port is taken at once
+//! so that a wrong address fails before a model is fetched.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use holdfast_engine::{Engine, EngineOptions};
+use holdfast_protocol::{Profile, UnixMillis};
+use holdfast_store::{KeyScope, KeyStore, SqliteStore, StoreError};
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{App, AppOptions, Limits, ModelEntry, system_clock};
+use crate::config::{Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
+use crate::keys::{self, Secret};
+use crate::models::{
+    ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
+};
+
+mod data_dir;
+
+pub use data_dir::{DataDir, DataDirLock};
+
+/// The project that is there from the start.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// What a first or bootstrap key may do.
+const ALL_SCOPES: [KeyScope; 2] = [KeyScope::Admin, KeyScope::Inference];
+
+/// Waiting connections the system keeps for us.
+const BACKLOG: u32 = 1024;
+
+/// Why the server could not start or go on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServeError {
+    /// What failed.
+    pub message: String,
+    /// What to try.
+    pub help: Option<String>,
+}
+
+impl ServeError {
+    fn new(message: impl Into<String>) -> Self {
+        ServeError {
+            message: message.into(),
+            help: None,
+        }
+    }
+
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}
+
+/// What the server has to say at start, for standard output. The command line decides how it looks.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Announcement {
+    /// An engine is ready.
+    Engine {
+        /// Its name.
+        name: String,
+        /// Names of the models it serves.
+        models: Vec<String>,
+        /// Most tokens of prompt and answer.
+        window_tokens: u32,
+    },
+    /// The first key was made. This is the only time it is shown.
+    FirstKey {
+        /// The key.
+        secret: Secret,
+        /// Where it is kept for the command line.
+        file: std::path::PathBuf,
+    },
+    /// Requests are answered from now on.
+    Listening {
+        /// Base URL.
+        url: String,
+    },
+    /// A signal came; running requests may finish.
+    Stopping,
+}
+
+/// Serves until a signal comes. The first SIGTERM or SIGINT lets running requests finish, the second ends the process.
+///
+/// # Errors
+/// Something that is needed can't be had, or listening failed later on.
+pub async fn run(
+    config: Config,
+    progress: Arc<dyn Progress>,
+    announce: &(dyn Fn(Announcement) + Sync),
+) -> Result<(), ServeError> {
+    let shutdown = CancellationToken::new();
+    watch_signals(shutdown.clone())?;
+    let data_dir = DataDir::new(&config.server.data_dir);
+    let _lock = data_dir.lock()?;
+    let socket = bind(config.server.listen)?;
+    let store = open_store(&data_dir).await?;
+    let running = tokio::select! {
+        running = start(&config, &data_dir, &store, &progress, announce) => running,
+        () = shutdown.cancelled() => {
+            announce(Announcement::Stopping);
+            store.close().await;
+            return Ok(());
+        }
+    };
+    let running = match running {
+        Ok(running) => running,
+        Err(error) => {
+            store.close().await;
+            return Err(error);
+        }
+    };
+    let served = listen(&config, &data_dir, socket, &running.app, shutdown, announce).await;
+    data_dir.remove_address();
+    running.app.stop().await;
+    for engine in &running.engines {
+        engine.stop().await;
+    }
+    store.close().await;
+    served
+}
+
+/// What start-up makes. The checked files stay locked, so that nobody removes what an engine has mapped.
+struct Running {
+    app: Arc<App>,
+    engines: Vec<Engine>,
+    _files: Vec<OpenModel>,
+}
+
+async fn start(
+    config: &Config,
+    data_dir: &DataDir,
+    store: &Arc<SqliteStore>,
+    progress: &Arc<dyn Progress>,
+    announce: &(dyn Fn(Announcement) + Sync),
+) -> Result<Running, ServeError> {
+    let first_key = ensure_keys(config, data_dir, &**store, now()).await?;
+    let models = ModelStore::new(&config.models_dir);
+    let mut engines = Vec::new();
+    let mut entries = Vec::new();
+    let mut files = Vec::new();
+    for (index, engine_config) in config.engines.iter().enumerate() {
+        let open = open_model(&models, engine_config, progress).await?;
+        let served = config.models.iter().filter(|model| model.engine == index);
+        let engine = start_engine(engine_config, data_dir, &open).await?;
+        let window_tokens = engine.info().window_tokens;
+        let created = created_seconds(&open);
+        let before = entries.len();
+        for model in served {
+            entries.push(model_entry(model, engine.clone(), window_tokens, created));
+        }
+        announce(Announcement::Engine {
+            name: engine_config.name.clone(),
+            models: entries[before..]
+                .iter()
+                .flat_map(|entry: &ModelEntry| {
+                    std::iter::once(&entry.name).chain(&entry.aliases).cloned()
+                })
+                .collect(),
+            window_tokens,
+        });
+        engines.push(engine);
+        files.push(open);
+    }
+    let app = App::new(
+        Arc::clone(store) as _,
+        app_options(config, entries),
+        system_clock(),
+    )
+    .map_err(ServeError::new)?;
+    app.start()
+        .await
+        .map_err(|error| ServeError::new(format!("the stored contexts can't be read: {error}")))?;
+    // Last, so that nobody has to search for it above the lines of a long download.
+    if let Some(secret) = first_key {
+        announce(Announcement::FirstKey {
+            secret,
+            file: data_dir.first_key_file(),
+        });
+    }
+    Ok(Running {
+        app,
+        engines,
+        _files: files,
+    })
+}
+
+async fn listen(
+    config: &Config,
+    data_dir: &DataDir,
+    socket: TcpSocket,
+    app: &Arc<App>,
+    shutdown: CancellationToken,
+    announce: &(dyn Fn(Announcement) + Sync),
+) -> Result<(), ServeError> {
+    let failed = |error: std::io::Error| {
+        ServeError::new(format!("can't listen on {}: {error}", config.server.listen))
+    };
+    let listener: TcpListener = socket.listen(BACKLOG).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    if let Err(error) = data_dir.write_address(&format!("http://{}", reachable(address))) {
+        tracing::warn!(%error, "the address file can't be written; the command line needs --url");
+    }
+    announce(Announcement::Listening {
+        url: format!("http://{address}"),
+    });
+    let stopping = shutdown.clone();
+    let drain = Duration::from_secs(config.server.drain_seconds);
+    let served = crate::server::serve(Arc::clone(app), listener, shutdown, drain);
+    tokio::pin!(served);
+    let early = tokio::select! {
+        served = &mut served => Some(served),
+        () = stopping.cancelled() => None,
+    };
+    let served = match early {
+        Some(served) => served,
+        None => {
+            announce(Announcement::Stopping);
+            served.await
+        }
+    };
+    served.map_err(|error| ServeError::new(format!("the server failed: {error}")))
+}
+
+/// Makes sure that somebody can use the server: the bootstrap key where there is one, else a first key where there are
+/// no keys at all. Returns the key to be shown.
+///
+/// # Errors
+/// The store fails, or the key file can't be written.
+pub async fn ensure_keys(
+    config: &Config,
+    data_dir: &DataDir,
+    store: &dyn KeyStore,
+    now: UnixMillis,
+) -> Result<Option<Secret>, ServeError> {
+    let failed =
+        |error: StoreError| ServeError::new(format!("the keys can't be read or written: {error}"));
+    store
+        .ensure_project(DEFAULT_PROJECT, now)
+        .await
+        .map_err(failed)?;
+    if let Some(secret) = &config.auth.bootstrap_key {
+        match store
+            .key_by_hash(&keys::hash(secret.expose()))
+            .await
+            .map_err(failed)?
+        {
+            None => {
+                let record =
+                    keys::record_for(secret, DEFAULT_PROJECT, "bootstrap", &ALL_SCOPES, now);
+                store.insert_key(&record).await.map_err(failed)?;
+            }
+            // Somebody revoked it on purpose; a restart is no reason to undo that.
+            Some(record) if record.revoked_at.is_some() => {
+                tracing::warn!(
+                    key = record.id,
+                    "the bootstrap key has been revoked and stays so"
+                );
+            }
+            Some(_) => {}
+        }
+        return Ok(None);
+    }
+    if !config.auth.required || !store.list_keys(None).await.map_err(failed)?.is_empty() {
+        return Ok(None);
+    }
+    let (secret, record) = keys::new_key(DEFAULT_PROJECT, "first", &ALL_SCOPES, now);
+    // The file comes first: a key in the store that nobody has seen would lock everybody out.
+    data_dir.write_first_key(&secret).map_err(|error| {
+        ServeError::new(format!(
+            "the first key can't be written to {}: {error}",
+            data_dir.first_key_file().display()
+        ))
+    })?;
+    store.insert_key(&record).await.map_err(failed)?;
+    Ok(Some(secret))
+}
+
+/// Milliseconds since the Unix epoch.
+pub fn now() -> UnixMillis {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| {
+            i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+        })
+}
+
+fn watch_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
+    let failed =
+        |error: std::io::Error| ServeError::new(format!("signals can't be watched: {error}"));
+    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    tokio::spawn(async move {
+        loop {
+            let code = tokio::select! {
+                _ = terminate.recv() => 143,
+                _ = interrupt.recv() => 130,
+            };
+            if shutdown.is_cancelled() {
+                // State on disk is safe at any instant; what is lost is what the first signal waits for.
+                std::process::exit(code);
+            }
+            shutdown.cancel();
+        }
+    });
+    Ok(())
+}
+
+fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()
+    } else {
+        TcpSocket::new_v6()
+    };
+    let bound = socket.and_then(|socket| {
+        // A restart must not wait for the connections of the process before to time out.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    });
+    bound.map_err(|error| {
+        let help = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another program has this port: choose one with --listen 127.0.0.1:PORT"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "ports below 1024 belong to the system: choose a higher one"
+            }
+            std::io::ErrorKind::AddrNotAvailable => {
+                "this machine has no such address: use 127.0.0.1 or 0.0.0.0"
+            }
+            _ => "choose another with --listen",
+        };
+        ServeError::new(format!("can't listen on {address}: {error}")).help(help)
+    })
+}
+
+/// What to connect to, for a server that listens on all addresses.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => address.set_ip(Ipv4Addr::LOCALHOST.into()),
+        IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
+        _ => {}
+    }
+    address
+}
+
+async fn open_store(data_dir: &DataDir) -> Result<Arc<SqliteStore>, ServeError> {
+    let path = data_dir.database();
+    SqliteStore::open(&path).await.map(Arc::new).map_err(|error| {
+        ServeError::new(format!("the database {} can't be opened: {error}", path.display()))
+            .help("`holdfast doctor` says more; a copy of the folder is safe to look into while no server runs")
+    })
+}
+
+async fn open_model(
+    models: &ModelStore,
+    engine: &EngineConfig,
+    progress: &Arc<dyn Progress>,
+) -> Result<OpenModel, ServeError> {
+    let failed = |error: ModelError| {
+        let error = ServeError::new(format!(
+            "engine `{}` can't have its model: {error}",
+            engine.name
+        ));
+        match &engine.model {
+            ModelReference::Pulled(name) if name.is_default() => {
+                error.help("holdfast models pull default")
+            }
+            ModelReference::Pulled(_) => error,
+            ModelReference::File(_) => {
+                error.help("check `model` of this engine in the configuration")
+            }
+        }
+    };
+    if let ModelReference::Pulled(name) = &engine.model {
+        provide(models, name, progress).await.map_err(failed)?;
+    }
+    let (models, reference) = (models.clone(), engine.model.clone());
+    tokio::task::spawn_blocking(move || models.open(&reference))
+        .await
+        .map_err(|error| ServeError::new(format!("checking the model failed: {error}")))?
+        .map_err(failed)
+}
+
+/// Pulls the default model if it is missing; waits if somebody else is at it.
+async fn provide(
+    models: &ModelStore,
+    name: &ModelName,
+    progress: &Arc<dyn Progress>,
+) -> Result<(), ModelError> {
+    if !name.is_default() || models.contains(name) {
+        return Ok(());
+    }
+    match models
+        .pull(&PullRequest::new(Source::default_model()), progress)
+        .await
+    {
+        Err(ModelError::Busy { .. }) => {}
+        other => return other.map(drop),
+    }
+    progress.step(
+        "another holdfast is fetching the model; waiting for it",
+        None,
+    );
+    let (waiting_models, waiting_name) = (models.clone(), name.clone());
+    let waited =
+        tokio::task::spawn_blocking(move || waiting_models.wait_until_free(&waiting_name)).await;
+    progress.finish();
+    waited.unwrap_or_else(|error| {
+        Err(ModelError::Download(format!(
+            "waiting was interrupted: {error}"
+        )))
+    })?;
+    if models.contains(name) {
+        return Ok(());
+    }
+    models
+        .pull(&PullRequest::new(Source::default_model()), progress)
+        .await
+        .map(drop)
+}
+
+async fn start_engine(
+    config: &EngineConfig,
+    data_dir: &DataDir,
+    open: &OpenModel,
+) -> Result<Engine, ServeError> {
+    let mut options = EngineOptions::new(open.path.clone());
+    options.window_tokens = config.window_tokens;
+    options.kv_tokens = config.kv_tokens;
+    options.threads = config.threads;
+    options.slots = config.slots;
+    options.queue_max = config.queue_max;
+    options.ram_bytes_max = config.ram_bytes_max;
+    options.state_dir = (config.disk_bytes_max > 0).then(|| data_dir.engine_state(&config.name));
+    options.disk_bytes_max = config.disk_bytes_max;
+    options.flash_attention = config.flash_attention;
+    options.chunk_tokens = config.chunk_tokens;
+    options.idle_tokens_max = config.idle_tokens_max;
+    let name = config.name.clone();
+    tokio::task::spawn_blocking(move || Engine::start(options))
+        .await
+        .map_err(|error| {
+            ServeError::new(format!("engine `{name}` failed while it started: {error}"))
+        })?
+        .map_err(|error| {
+            ServeError::new(format!("engine `{name}` can't start: {error}"))
+                .help("`holdfast doctor` checks the model file and the memory")
+        })
+}
+
+fn model_entry(
+    config: &ModelConfig,
+    engine: Engine,
+    window_tokens: u32,
+    created: i64,
+) -> ModelEntry {
+    let mut profile = Profile::of(config.profile.kind(), window_tokens);
+    profile.min_context_tokens = config.min_context_tokens;
+    profile.ttl_default_seconds = config
+        .ttl_default_seconds
+        .unwrap_or(profile.ttl_default_seconds);
+    profile.ttl_min_seconds = config.ttl_min_seconds.unwrap_or(profile.ttl_min_seconds);
+    profile.ttl_max_seconds = config.ttl_max_seconds.unwrap_or(profile.ttl_max_seconds);
+    ModelEntry {
+        name: config.name.clone(),
+        aliases: config.aliases.clone(),
+        profile,
+        engine,
+        owned_by: "holdfast".into(),
+        created,
+        max_output_tokens: config.max_output_tokens,
+        temperature: config.temperature,
+        top_p: config.top_p,
+    }
+}
+
+fn app_options(config: &Config, models: Vec<ModelEntry>) -> AppOptions {
+    AppOptions {
+        models,
+        limits: Limits {
+            body_bytes_max: config.server.body_bytes_max,
+            request_seconds_max: config.server.request_seconds_max,
+            connections_max: config.server.connections_max,
+            header_bytes_max: config.server.header_bytes_max,
+            session_wait_ms: config.contexts.session_wait_ms,
+            contexts_per_project_max: config.contexts.contexts_per_project_max,
+            context_tokens_per_project_max: config.contexts.context_tokens_per_project_max,
+        },
+        share_prefixes: match config.contexts.share_prefixes {
+            SharePrefixes::Project => crate::app::SharePrefixes::Project,
+            SharePrefixes::All => crate::app::SharePrefixes::All,
+        },
+        create_total_tokens: match config.contexts.create_total_tokens {
+            CreateTotalTokens::Profile => crate::app::CreateTotalTokens::Profile,
+            CreateTotalTokens::Sum => crate::app::CreateTotalTokens::Sum,
+            CreateTotalTokens::Zero => crate::app::CreateTotalTokens::Zero,
+        },
+        auth_required: config.auth.required,
+    }
+}
+
+/// When the model came here, seconds since the Unix epoch.
+fn created_seconds(open: &OpenModel) -> i64 {
+    let pulled = open
+        .manifest
+        .as_ref()
+        .and_then(|manifest| manifest.pulled_at.parse::<jiff::Timestamp>().ok())
+        .map(jiff::Timestamp::as_second);
+    pulled.or_else(|| modified_seconds(&open.path)).unwrap_or(0)
+}
+
+fn modified_seconds(path: &Path) -> Option<i64> {
+    let modified = std::fs::metadata(path).ok()?.modified().ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).ok()?;
+    i64::try_from(since.as_secs()).ok()
+}
+
+#[cfg(test)]
+mod tests;

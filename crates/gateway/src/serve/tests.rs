@@ -1,0 +1,129 @@
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::os::unix::fs::PermissionsExt;
+
+use holdfast_store::MemoryStore;
+use tempfile::TempDir;
+
+use super::*;
+use crate::config::{Environment, Flags};
+
+fn fixture(variables: [(&str, &str); 1]) -> (TempDir, Config, DataDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = Flags {
+        data_dir: Some(folder.path().join("data")),
+        ..Flags::default()
+    };
+    let config = Config::parse(Path::new("x"), "", &flags, &Environment::from(variables)).unwrap();
+    let data_dir = DataDir::new(&config.server.data_dir);
+    data_dir.create().unwrap();
+    (folder, config, data_dir)
+}
+
+#[tokio::test]
+async fn the_first_start_makes_one_key_and_keeps_it_for_the_command_line() {
+    let (_folder, config, data_dir) = fixture([("HOME", "/")]);
+    let store = MemoryStore::default();
+    let secret = ensure_keys(&config, &data_dir, &store, 1)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(data_dir.first_key(), Some(secret.clone()));
+    let mode = std::fs::metadata(data_dir.first_key_file())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let record = store
+        .key_by_hash(&keys::hash(secret.expose()))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(record.project, DEFAULT_PROJECT);
+    assert_eq!(record.scopes, ALL_SCOPES);
+
+    assert_eq!(
+        ensure_keys(&config, &data_dir, &store, 2).await.unwrap(),
+        None
+    );
+    assert_eq!(store.list_keys(None).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_bootstrap_key_is_made_once_and_never_shown() {
+    let (_folder, config, data_dir) = fixture([("HOLDFAST_BOOTSTRAP_KEY", "0123456789abcdef")]);
+    let store = MemoryStore::default();
+    for now in 1..=2 {
+        assert_eq!(
+            ensure_keys(&config, &data_dir, &store, now).await.unwrap(),
+            None
+        );
+    }
+    let stored = store.list_keys(None).await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(stored[0].hash, keys::hash("0123456789abcdef"));
+    assert_eq!(data_dir.first_key(), None);
+
+    store.revoke_key(&stored[0].id, 3).await.unwrap();
+    ensure_keys(&config, &data_dir, &store, 4).await.unwrap();
+    let after = store.list_keys(None).await.unwrap();
+    assert_eq!(after.len(), 1);
+    assert_eq!(after[0].revoked_at, Some(3));
+}
+
+#[test]
+fn a_data_directory_has_one_owner() {
+    let _guard = crate::models::tests::SPAWNING.blocking_read();
+    let (_folder, _config, data_dir) = fixture([("HOME", "/")]);
+    assert!(!data_dir.is_locked());
+    let lock = data_dir.lock().unwrap();
+    assert!(data_dir.is_locked());
+    let error = data_dir.lock().unwrap_err();
+    assert!(
+        error.message.contains("another holdfast (process "),
+        "{error}"
+    );
+    drop(lock);
+    assert!(!data_dir.is_locked());
+    data_dir.lock().unwrap();
+}
+
+#[test]
+fn a_data_directory_is_for_its_owner_only() {
+    let (_folder, _config, data_dir) = fixture([("HOME", "/")]);
+    let mode = std::fs::metadata(data_dir.path())
+        .unwrap()
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
+#[test]
+fn the_address_is_written_down_and_forgotten() {
+    let (_folder, _config, data_dir) = fixture([("HOME", "/")]);
+    assert_eq!(data_dir.address(), None);
+    data_dir.write_address("http://127.0.0.1:1").unwrap();
+    assert_eq!(data_dir.address().as_deref(), Some("http://127.0.0.1:1"));
+    data_dir.remove_address();
+    assert_eq!(data_dir.address(), None);
+}
+
+#[test]
+fn a_server_on_all_addresses_is_reached_on_this_machine() {
+    let shown = |address: &str| reachable(address.parse().unwrap()).to_string();
+    assert_eq!(shown("0.0.0.0:80"), "127.0.0.1:80");
+    assert_eq!(shown("[::]:80"), "[::1]:80");
+    assert_eq!(shown("10.0.0.1:80"), "10.0.0.1:80");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_refused_before_anything_else() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let error = bind(taken.local_addr().unwrap()).unwrap_err();
+    assert!(
+        error
+            .help
+            .unwrap()
+            .contains("another program has this port")
+    );
+}

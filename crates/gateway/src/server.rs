@@ -1,0 +1,104 @@
+//! The HTTP service: routes, and what every request passes through. The only part of the gateway that knows axum.
+//!
+//! A handler reads the request, calls into [`crate::contexts`] or a backend, and encodes the answer. Errors are
+//! [`holdfast_protocol::ApiError`]s until they become a response in [`reply`].
+
+mod access;
+mod admin;
+mod body;
+mod chat;
+mod contexts;
+mod listen;
+mod models;
+mod observe;
+mod openapi;
+mod reply;
+mod status;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+use holdfast_protocol::ApiError;
+
+use crate::app::App;
+
+pub use listen::serve;
+pub use openapi::openapi;
+
+/// All routes. The same API is there twice, under the paths of OpenAI's and of Ark's SDKs.
+pub fn router(app: Arc<App>) -> Router {
+    let inference = Router::new()
+        .nest("/v1", api(contexts::create_openai))
+        .nest("/api/v3", api(contexts::create_ark))
+        .route_layer(from_fn_with_state(Arc::clone(&app), access::inference));
+
+    let admin = Router::new()
+        // Keys: make one, list them, revoke one.
+        .route(
+            "/admin/v1/keys",
+            post(admin::create_key).get(admin::list_keys),
+        )
+        .route("/admin/v1/keys/{id}", delete(admin::revoke_key))
+        .route_layer(from_fn_with_state(Arc::clone(&app), access::admin));
+
+    let open = Router::new()
+        // For load balancers and monitoring.
+        .route("/healthz", get(status::health))
+        .route("/readyz", get(status::ready))
+        .route("/metrics", get(status::metrics))
+        // For people and generators.
+        .route("/openapi.json", get(status::openapi_document));
+
+    inference
+        .merge(admin)
+        .route_layer(from_fn_with_state(
+            Arc::clone(&app),
+            observe::limit_in_flight,
+        ))
+        .merge(open)
+        .fallback(async || reply::error(&ApiError::not_found()))
+        .method_not_allowed_fallback(async || reply::error(&ApiError::method_not_allowed()))
+        .layer(from_fn_with_state(Arc::clone(&app), observe::catch_panics))
+        .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
+        .with_state(app)
+}
+
+/// The API below its prefix. Create differs by surface: Ark's SDK leaves `mode` out and means `session`.
+fn api<H, T>(create: H) -> Router<Arc<App>>
+where
+    H: axum::handler::Handler<T, Arc<App>>,
+    T: 'static,
+{
+    let context = || {
+        get(contexts::get)
+            .patch(contexts::patch)
+            .delete(contexts::delete)
+    };
+    Router::new()
+        // Contexts. An id may also come in Google's long form, percent-encoded or not.
+        .route("/context/create", post(create))
+        .route("/context", get(contexts::list))
+        .route("/context/{id}", context())
+        .route("/context/{id}/fork", post(contexts::fork))
+        .route("/context/cachedContents/{id}", context())
+        .route("/context/cachedContents/{id}/fork", post(contexts::fork))
+        .route(
+            "/context/projects/{project}/locations/{location}/cachedContents/{id}",
+            context(),
+        )
+        .route(
+            "/context/projects/{project}/locations/{location}/cachedContents/{id}/fork",
+            post(contexts::fork),
+        )
+        // Chat. Both take any context; the second one needs one.
+        .route("/chat/completions", post(chat::chat_completions))
+        .route(
+            "/context/chat/completions",
+            post(chat::context_chat_completions),
+        )
+        // Models. Their names may have slashes.
+        .route("/models", get(models::list))
+        .route("/models/{*id}", get(models::get))
+}

@@ -1,0 +1,80 @@
+//! Lets a request through to the routes its key opens.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use axum::middleware::Next;
+use axum::response::Response;
+use holdfast_protocol::ApiError;
+use holdfast_store::KeyScope;
+
+use super::observe::Trail;
+use super::reply;
+use crate::app::App;
+use crate::auth::Principal;
+use crate::keys::Secret;
+
+/// Longest credential that is looked up, bytes.
+const CREDENTIAL_BYTES_MAX: usize = 512;
+
+/// For routes that use models and contexts.
+pub(super) async fn inference(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    with_scope(&app, KeyScope::Inference, request, next).await
+}
+
+/// For routes that manage the gateway.
+pub(super) async fn admin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    with_scope(&app, KeyScope::Admin, request, next).await
+}
+
+async fn with_scope(app: &App, scope: KeyScope, mut request: Request, next: Next) -> Response {
+    let credential = credential(request.headers()).map(Secret::new);
+    let trail = request.extensions().get::<Trail>().cloned();
+    match principal(app, scope, credential, trail).await {
+        Ok(principal) => {
+            request.extensions_mut().insert(principal);
+            next.run(request).await
+        }
+        Err(error) => reply::error(&error),
+    }
+}
+
+async fn principal(
+    app: &App,
+    scope: KeyScope,
+    credential: Option<Secret>,
+    trail: Option<Trail>,
+) -> Result<Principal, ApiError> {
+    let principal = app
+        .authenticator
+        .authenticate(credential.as_ref().map(Secret::expose))
+        .await?;
+    if let Some(trail) = trail {
+        trail.set_key(&principal.key_id);
+    }
+    principal.require(scope)?;
+    Ok(principal)
+}
+
+/// The secret from `Authorization: Bearer`, `x-api-key` or `x-goog-api-key`, in this order.
+fn credential(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
+        let (scheme, secret) = value.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(secret)
+    });
+    bearer
+        .or_else(|| text("x-api-key"))
+        .or_else(|| text("x-goog-api-key"))
+        .map(str::trim)
+        .filter(|secret| !secret.is_empty() && secret.len() <= CREDENTIAL_BYTES_MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,375 @@
+//! One chat from request to answer: open the context, compose, run the backend, commit.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use futures_util::stream::BoxStream;
+use holdfast_protocol::chat::{ChatEvent, ChatHead, ChatResponse, FinishReason, ToolChoice};
+use holdfast_protocol::collect::ResponseBuilder;
+use holdfast_protocol::compose::{ComposedRequest, check_model, compose};
+use holdfast_protocol::{ApiError, ChatRequest, Message, Receipt, Usage};
+use rand::RngExt;
+use rand::distr::Alphanumeric;
+use tokio::time::Instant;
+
+use super::Caller;
+use crate::app::App;
+use crate::backend::{Answer, ChatWork};
+use crate::contexts::OpenContext;
+use crate::idempotency::{Delivery, Fingerprint, Recorder};
+use crate::routing::Model;
+
+/// After so long without an event a stream gets a comment, so that nothing between here and the client gives up.
+const QUIET: Duration = Duration::from_secs(15);
+
+/// A turn that has begun.
+pub(super) enum Begun {
+    /// Its first token is at hand.
+    Running(Box<RunningTurn>),
+    /// It was answered before, and the answer was lost on its way.
+    Repeated(Arc<ChatResponse>),
+}
+
+/// What a running turn does next.
+pub(super) enum Step {
+    /// The answer goes on.
+    Event(ChatEvent),
+    /// Nothing for a while.
+    Quiet,
+    /// It failed; nothing follows.
+    Failed(ApiError),
+    /// It ended; nothing follows.
+    Over,
+}
+
+/// An answer under way. Dropping it cancels the turn and leaves the context as it was.
+pub(super) struct RunningTurn {
+    app: Arc<App>,
+    model: Arc<Model>,
+    head: ChatHead,
+    receipt: Option<Receipt>,
+    events: BoxStream<'static, Result<ChatEvent, ApiError>>,
+    builder: Option<ResponseBuilder>,
+    context: Option<TurnContext>,
+    deadline: Instant,
+    response: Option<Arc<ChatResponse>>,
+    is_over: bool,
+}
+
+/// What the end of a turn needs of its context.
+struct TurnContext {
+    open: OpenContext,
+    new: Vec<Message>,
+    dropped_messages: u32,
+    recorder: Option<Recorder>,
+}
+
+/// Begins a turn. Returns with the first token, or with the reason why there is none.
+pub(super) async fn begin(
+    caller: Caller,
+    request: ChatRequest,
+    fingerprint: Option<Fingerprint>,
+    delivery: Arc<Delivery>,
+) -> Result<Begun, ApiError> {
+    let Caller {
+        app,
+        principal,
+        trail,
+        deadline,
+    } = caller;
+    let (model, open) = resolve(&app, &principal.project, &request).await?;
+    trail.set_model(&model.entry.name);
+
+    let mut recorder = None;
+    if let (Some(open), Some(fingerprint)) = (&open, fingerprint)
+        && open.is_session()
+    {
+        if let Some(lost) = app.replays.find(&fingerprint, &delivery, app.now())? {
+            app.events.answer_replayed();
+            return Ok(Begun::Repeated(lost));
+        }
+        recorder = Some(app.replays.recorder(fingerprint, delivery));
+    }
+
+    let max_tokens = request.max_tokens.unwrap_or(model.entry.max_output_tokens);
+    let mut request = request;
+    request
+        .sampling
+        .temperature
+        .get_or_insert(model.entry.temperature);
+    request.sampling.top_p.get_or_insert(model.entry.top_p);
+    let composed = compose_for(&model, open.as_ref(), request, max_tokens)?;
+    let head = ChatHead {
+        id: new_chat_id(),
+        created: app.now().div_euclid(1000),
+        model: composed
+            .request
+            .model
+            .clone()
+            .unwrap_or_else(|| model.entry.name.clone()),
+    };
+    let dropped_messages = composed.dropped_messages;
+    let new = if open.as_ref().is_some_and(OpenContext::is_session) {
+        composed.new.clone()
+    } else {
+        Vec::new()
+    };
+    let work = ChatWork {
+        project: principal.project,
+        prefix: open.as_ref().map(|open| open.chat_prefix(&composed)),
+        rendered_at: open
+            .as_ref()
+            .map_or_else(|| app.now(), OpenContext::rendered_at),
+        composed,
+        max_tokens,
+    };
+
+    let mut open = open;
+    let answer = admit(&app, &model, open.as_mut(), work).await?;
+    Ok(Begun::Running(Box::new(RunningTurn {
+        receipt: answer.receipt,
+        events: answer.events,
+        builder: Some(ResponseBuilder::new(head.clone())),
+        context: open.map(|open| TurnContext {
+            open,
+            new,
+            dropped_messages,
+            recorder,
+        }),
+        deadline: deadline.0,
+        response: None,
+        is_over: false,
+        app,
+        model,
+        head,
+    })))
+}
+
+/// The model and, where one is named, the context.
+async fn resolve(
+    app: &Arc<App>,
+    project: &str,
+    request: &ChatRequest,
+) -> Result<(Arc<Model>, Option<OpenContext>), ApiError> {
+    let named = request
+        .model
+        .as_deref()
+        .map(|name| app.models.resolve(name).map(|model| (name, model)))
+        .transpose()?;
+    let open = match &request.context_id {
+        Some(id) => Some(app.contexts.open(project, id).await?),
+        None => None,
+    };
+    match (named, open) {
+        (Some((name, model)), Some(open)) => {
+            check_model(&open.context, &model.entry.name, name)?;
+            Ok((Arc::clone(model), Some(open)))
+        }
+        (Some((_, model)), None) => Ok((Arc::clone(model), None)),
+        (None, Some(open)) => Ok((Arc::clone(&open.model), Some(open))),
+        (None, None) => Err(ApiError::missing("model")),
+    }
+}
+
+fn compose_for(
+    model: &Model,
+    open: Option<&OpenContext>,
+    request: ChatRequest,
+    max_tokens: u32,
+) -> Result<ComposedRequest, ApiError> {
+    let window_tokens = model.entry.profile.window_tokens;
+    // A generous bound on the answer must not push a whole history out.
+    let answer_tokens = max_tokens.min(window_tokens / 4);
+    let reserve_tokens = model
+        .backend
+        .estimate_tokens(&request.messages)
+        .saturating_add(answer_tokens);
+    let context = open.map(|open| (&open.context, open.content()));
+    let mut composed = compose(context, request, window_tokens, reserve_tokens)?;
+    // Tools that must not be called are not shown, unless they are part of what the context has stored.
+    let stored = open.is_some_and(|open| !open.context.tools.is_empty());
+    if composed.tool_choice == ToolChoice::None && !stored {
+        composed.tools.clear();
+    }
+    Ok(composed)
+}
+
+/// Runs the backend up to the first token and keeps the context alive meanwhile.
+async fn admit(
+    app: &Arc<App>,
+    model: &Arc<Model>,
+    open: Option<&mut OpenContext>,
+    work: ChatWork,
+) -> Result<Answer, ApiError> {
+    let mut chat = model.backend.chat(work);
+    let Some(open) = open else { return chat.await };
+    // The renewal waits for the disk and the backend for the processor, so they go side by side.
+    match select(pin!(app.contexts.touch(open)), chat.as_mut()).await {
+        Either::Left((touched, _)) => touched?,
+        Either::Right((answer, touch)) => {
+            touch.await?;
+            return answer;
+        }
+    }
+    loop {
+        match tokio::time::timeout(open.touch_every(), chat.as_mut()).await {
+            Ok(answer) => return answer,
+            Err(_) => app.contexts.touch(open).await?,
+        }
+    }
+}
+
+impl RunningTurn {
+    /// What the answer's chunks have in common.
+    pub(super) fn head(&self) -> &ChatHead {
+        &self.head
+    }
+
+    /// What the cache did; final but for what the turn adds to a session.
+    pub(super) fn receipt(&self) -> Option<&Receipt> {
+        self.receipt.as_ref()
+    }
+
+    /// The whole answer.
+    pub(super) async fn collect(&mut self) -> Result<Arc<ChatResponse>, ApiError> {
+        loop {
+            match self.next().await {
+                Step::Event(_) | Step::Quiet => {}
+                Step::Failed(error) => return Err(error),
+                Step::Over => return self.response.take().ok_or_else(ApiError::internal),
+            }
+        }
+    }
+
+    /// The next step. The event `Done` comes after a session's turn has been committed.
+    pub(super) async fn next(&mut self) -> Step {
+        if self.is_over {
+            return Step::Over;
+        }
+        let quiet_at = Instant::now() + QUIET;
+        let event =
+            match tokio::time::timeout_at(quiet_at.min(self.deadline), self.events.next()).await {
+                Ok(Some(Ok(ChatEvent::Done { usage, receipt }))) => {
+                    self.is_over = true;
+                    return self
+                        .settle(usage, receipt)
+                        .await
+                        .map_or_else(Step::Failed, Step::Event);
+                }
+                Ok(Some(Ok(event))) => event,
+                Ok(Some(Err(error))) => return self.fail(error),
+                Ok(None) => {
+                    tracing::error!("an answer stopped before its end");
+                    return self.fail(ApiError::internal());
+                }
+                Err(_) if Instant::now() >= self.deadline => {
+                    return self.fail(ApiError::timeout(
+                        "The answer took longer than the server allows.",
+                    ));
+                }
+                Err(_) => {
+                    return match self.keep_alive().await {
+                        Ok(()) => Step::Quiet,
+                        Err(error) => self.fail(error),
+                    };
+                }
+            };
+        if let Some(builder) = &mut self.builder {
+            builder.event(&event);
+        }
+        match self.keep_alive().await {
+            Ok(()) => Step::Event(event),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Gives the engine and the session back at once, not when the client has read the error.
+    fn fail(&mut self, error: ApiError) -> Step {
+        self.is_over = true;
+        self.context = None;
+        self.events = futures_util::stream::empty().boxed();
+        Step::Failed(error)
+    }
+
+    /// A context must not expire under a chat that uses it, however short its ttl.
+    async fn keep_alive(&mut self) -> Result<(), ApiError> {
+        let Some(TurnContext { open, .. }) = &mut self.context else {
+            return Ok(());
+        };
+        let half_ms = i64::try_from(open.touch_every().as_millis()).unwrap_or(i64::MAX);
+        if open.context.expires_at.saturating_sub(self.app.now()) > half_ms {
+            return Ok(());
+        }
+        self.app.contexts.touch(open).await
+    }
+
+    /// Ends the turn: the session remembers it, the expiry moves, the counts are final.
+    async fn settle(
+        &mut self,
+        mut usage: Usage,
+        mut receipt: Option<Receipt>,
+    ) -> Result<ChatEvent, ApiError> {
+        let mut builder = self.builder.take().ok_or_else(ApiError::internal)?;
+        let mut commit = None;
+        if let Some(TurnContext {
+            mut open,
+            new,
+            dropped_messages,
+            recorder,
+        }) = self.context.take()
+        {
+            let answer = builder
+                .finished_choice(0)
+                .filter(|choice| choice.finish_reason != FinishReason::ContentFilter);
+            match (answer, recorder) {
+                (Some(answer), Some(recorder)) => {
+                    let turn = self
+                        .app
+                        .contexts
+                        .prepare_turn(&open, new, answer.message, dropped_messages)
+                        .await?;
+                    usage.cache_write_tokens = turn.written_tokens;
+                    if let Some(receipt) = &mut receipt {
+                        receipt.written_tokens = turn.written_tokens;
+                    }
+                    commit = Some((open, turn, recorder));
+                }
+                _ => {
+                    // The answer is complete; that the context was deleted meanwhile takes nothing from it.
+                    if let Err(error) = self.app.contexts.touch(&mut open).await {
+                        tracing::debug!(%error, "a context can't be renewed at the end of a chat");
+                    }
+                }
+            }
+        }
+        let done = ChatEvent::Done {
+            usage,
+            receipt: receipt.clone(),
+        };
+        builder.event(&done);
+        let response = Arc::new(builder.finish()?);
+        if let Some((open, turn, recorder)) = commit {
+            self.app
+                .contexts
+                .commit(open, turn, Arc::clone(&response), recorder)
+                .await?;
+        }
+        self.app
+            .events
+            .chat_finished(&self.model.entry.name, &usage, receipt.as_ref());
+        self.response = Some(response);
+        Ok(done)
+    }
+}
+
+fn new_chat_id() -> String {
+    let random: String = rand::rng()
+        .sample_iter(Alphanumeric)
+        .take(28)
+        .map(char::from)
+        .collect();
+    format!("chatcmpl-{random}")
+}

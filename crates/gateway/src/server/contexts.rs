@@ -1,0 +1,282 @@
+//! `/context`: create, look up, extend, fork, delete.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
+use axum::response::Response;
+use bytes::Bytes;
+use holdfast_protocol::context::{CreateSurface, ProfileKind};
+use holdfast_protocol::dialect::openai::{self, wire};
+use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::body::JsonBody;
+use super::observe::Trail;
+use super::reply::{self, Failure};
+use crate::app::{App, CreateTotalTokens};
+use crate::auth::Principal;
+use crate::contexts::Created;
+
+const LIST_LIMIT_DEFAULT: u32 = 20;
+const LIST_LIMIT_MAX: u32 = 100;
+
+/// The context a path names. A malformed id is answered like an unknown one.
+pub(super) struct ContextPath(ContextId);
+
+/// How a list is paged. Texts, so that a bad number can be named.
+#[derive(Debug, Deserialize)]
+pub(super) struct ListQuery {
+    limit: Option<String>,
+    cursor: Option<String>,
+    after: Option<String>,
+}
+
+/// Create a context
+///
+/// Computes and stores the messages' prefix. The answer comes when it is resident.
+#[utoipa::path(
+    post,
+    path = "/v1/context/create",
+    tag = "contexts",
+    request_body = wire::ContextCreateRequest,
+    responses(
+        (status = 200, description = "The context", body = wire::ContextObject),
+        (status = 400, description = "A field is missing or wrong", body = wire::ErrorBody),
+        (status = 404, description = "There is no such model", body = wire::ErrorBody),
+        (status = 429, description = "The engine's queue is full, or the project has as many contexts as it may", body = wire::ErrorBody),
+    )
+)]
+pub(super) async fn create_openai(
+    state: State<Arc<App>>,
+    principal: Extension<Principal>,
+    trail: Extension<Trail>,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    create(state, principal, trail, CreateSurface::OpenAi, body).await
+}
+
+/// Create a context the way Ark's SDKs do
+///
+/// The same, but without `mode` the context is a session.
+#[utoipa::path(
+    post,
+    path = "/api/v3/context/create",
+    tag = "contexts",
+    request_body = wire::ContextCreateRequest,
+    responses(
+        (status = 200, description = "The context", body = wire::ContextObject),
+        (status = 400, description = "A field is missing or wrong", body = wire::ErrorBody),
+    )
+)]
+pub(super) async fn create_ark(
+    state: State<Arc<App>>,
+    principal: Extension<Principal>,
+    trail: Extension<Trail>,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    create(state, principal, trail, CreateSurface::Ark, body).await
+}
+
+async fn create(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Principal>,
+    Extension(trail): Extension<Trail>,
+    surface: CreateSurface,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let create = body.decode(openai::decode_create)?;
+    let model = app.models.resolve(&create.model)?;
+    trail.set_model(&model.entry.name);
+    let created = app
+        .contexts
+        .create(&principal.project, model, create, surface)
+        .await?;
+    Ok(reply::json(encode_created(&app, &created)))
+}
+
+/// List contexts
+///
+/// Those of the key's project, newest first.
+#[utoipa::path(
+    get,
+    path = "/v1/context",
+    tag = "contexts",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 100; 20 when absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before; `after` is another name for it"),
+    ),
+    responses((status = 200, description = "A page", body = wire::ContextList))
+)]
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Principal>,
+    query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Failure> {
+    let Query(query) = query.map_err(|_| {
+        ApiError::new(
+            ErrorKind::InvalidParameter,
+            "The query of the URL is malformed.",
+        )
+    })?;
+    let limit = match query.limit.as_deref().filter(|limit| !limit.is_empty()) {
+        None => LIST_LIMIT_DEFAULT,
+        Some(limit) => limit
+            .parse()
+            .ok()
+            .filter(|limit| (1..=LIST_LIMIT_MAX).contains(limit))
+            .ok_or_else(|| {
+                ApiError::invalid(
+                    "limit",
+                    format!("must be a whole number from 1 to {LIST_LIMIT_MAX}"),
+                )
+            })?,
+    };
+    let cursor = query
+        .cursor
+        .or(query.after)
+        .filter(|cursor| !cursor.is_empty());
+    let page = app
+        .contexts
+        .list(&principal.project, cursor.as_deref(), limit)
+        .await?;
+    Ok(reply::json(openai::encode_context_page(&page)))
+}
+
+/// Get a context
+#[utoipa::path(
+    get,
+    path = "/v1/context/{id}",
+    tag = "contexts",
+    params(("id" = String, Path, description = "The context's id")),
+    responses(
+        (status = 200, description = "The context, without its messages", body = wire::ContextObject),
+        (status = 404, description = "Unknown, expired, deleted or another project's", body = wire::ErrorBody),
+    )
+)]
+pub(super) async fn get(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Principal>,
+    ContextPath(id): ContextPath,
+) -> Result<Response, Failure> {
+    let context = app.contexts.get(&principal.project, &id).await?;
+    Ok(reply::json(openai::encode_context(&context)))
+}
+
+/// Change a context's time to live
+///
+/// Counted from now.
+#[utoipa::path(
+    patch,
+    path = "/v1/context/{id}",
+    tag = "contexts",
+    params(("id" = String, Path, description = "The context's id")),
+    request_body = wire::ContextPatchRequest,
+    responses(
+        (status = 200, description = "The context", body = wire::ContextObject),
+        (status = 400, description = "The ttl is missing or out of range", body = wire::ErrorBody),
+        (status = 404, description = "Unknown, expired, deleted or another project's", body = wire::ErrorBody),
+    )
+)]
+pub(super) async fn patch(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Principal>,
+    ContextPath(id): ContextPath,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let ttl_seconds = body.decode(openai::decode_patch)?;
+    let context = app
+        .contexts
+        .set_ttl(&principal.project, &id, ttl_seconds)
+        .await?;
+    Ok(reply::json(openai::encode_context(&context)))
+}
+
+/// Delete a context
+#[utoipa::path(
+    delete,
+    path = "/v1/context/{id}",
+    tag = "contexts",
+    params(("id" = String, Path, description = "The context's id")),
+    responses(
+        (status = 200, description = "It is gone", body = wire::ContextDeleted),
+        (status = 404, description = "Unknown, expired, deleted or another project's", body = wire::ErrorBody),
+    )
+)]
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Principal>,
+    ContextPath(id): ContextPath,
+) -> Result<Response, Failure> {
+    app.contexts.delete(&principal.project, &id).await?;
+    Ok(reply::json(openai::encode_deleted(&id)))
+}
+
+/// Fork a context
+///
+/// A new context that starts with what this one holds and then goes its own way. Nothing is computed again.
+#[utoipa::path(
+    post,
+    path = "/v1/context/{id}/fork",
+    tag = "contexts",
+    params(("id" = String, Path, description = "The parent's id")),
+    request_body = Option<wire::ContextForkRequest>,
+    responses(
+        (status = 200, description = "The new context", body = wire::ContextObject),
+        (status = 400, description = "A field is wrong", body = wire::ErrorBody),
+        (status = 404, description = "Unknown, expired, deleted or another project's", body = wire::ErrorBody),
+    )
+)]
+pub(super) async fn fork(
+    State(app): State<Arc<App>>,
+    Extension(principal): Extension<Principal>,
+    ContextPath(id): ContextPath,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let fork = body.decode(openai::decode_fork)?;
+    let created = app.contexts.fork(&principal.project, &id, &fork).await?;
+    Ok(reply::json(encode_created(&app, &created)))
+}
+
+fn encode_created(app: &App, created: &Created) -> Bytes {
+    let Created {
+        context,
+        resident_tokens,
+    } = created;
+    let body = openai::encode_created(context, *resident_tokens);
+    match app.create_total_tokens {
+        CreateTotalTokens::Profile => body,
+        CreateTotalTokens::Sum if context.profile != ProfileKind::Gemini => body,
+        CreateTotalTokens::Sum => with_total_tokens(body, context, context.prefix_tokens),
+        CreateTotalTokens::Zero => with_total_tokens(body, context, 0),
+    }
+}
+
+fn with_total_tokens(body: Bytes, context: &Context, total_tokens: u64) -> Bytes {
+    let patched = serde_json::from_slice::<Value>(&body)
+        .ok()
+        .and_then(|mut value| {
+            *value.pointer_mut("/usage/total_tokens")? = total_tokens.into();
+            Some(Bytes::from(value.to_string()))
+        });
+    patched.unwrap_or_else(|| {
+        tracing::error!(context.id = %context.id, "the answer of create has no usage");
+        body
+    })
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for ContextPath {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::<HashMap<String, String>>::from_request_parts(parts, state).await;
+        let id = path
+            .ok()
+            .and_then(|Path(mut parameters)| parameters.remove("id"));
+        let id = id.ok_or_else(ApiError::context_not_found)?;
+        Ok(ContextPath(id.parse()?))
+    }
+}

@@ -1,0 +1,269 @@
+//! What every request passes through: its id, its time limit, the bound on requests in flight, the log line and the
+//! counters at its end, which for a stream is the end of the stream.
+
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, HttpBody};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use holdfast_protocol::ApiError;
+use hyper::body::{Frame, SizeHint};
+use rand::RngExt;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::reply;
+use crate::app::App;
+use crate::events::{Events, RequestFacts};
+use crate::idempotency::DeliveryGuard;
+
+const REQUEST_ID: &str = "x-request-id";
+const CLIENT_REQUEST_ID: &str = "x-client-request-id";
+const REQUEST_ID_BYTES_MAX: usize = 128;
+
+/// When to try again if too many requests are in flight.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The status of a request whose client left before there was an answer.
+const CLIENT_GONE: u16 = 499;
+
+/// What handlers add to the log line.
+#[derive(Debug, Clone)]
+pub(super) struct Trail {
+    request_id: Arc<str>,
+    notes: Arc<Mutex<Notes>>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    key_id: Option<String>,
+    model: Option<String>,
+}
+
+/// When a request must have been answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Deadline(pub(super) tokio::time::Instant);
+
+impl Trail {
+    /// Notes who asks.
+    pub(super) fn set_key(&self, key_id: &str) {
+        self.notes().key_id = Some(key_id.to_owned());
+    }
+
+    /// Notes which configured model answers.
+    pub(super) fn set_model(&self, model: &str) {
+        self.notes().model = Some(model.to_owned());
+    }
+
+    fn notes(&self) -> std::sync::MutexGuard<'_, Notes> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The outermost layer.
+pub(super) async fn observe(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let client_id = sane_header(request.headers(), CLIENT_REQUEST_ID);
+    let request_id = sane_header(request.headers(), REQUEST_ID).unwrap_or_else(new_request_id);
+    let trail = Trail {
+        request_id: request_id.to_str().unwrap_or_default().into(),
+        notes: Arc::default(),
+    };
+    let mut record = Record {
+        events: Arc::clone(&app.events),
+        trail: trail.clone(),
+        client_id: client_id.clone(),
+        method: method_label(request.method()),
+        route: request
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned()),
+        started: Instant::now(),
+        status: CLIENT_GONE,
+        is_complete: false,
+    };
+    app.events.request_started();
+
+    let time_limit = Duration::from_secs(app.limits.request_seconds_max);
+    let deadline = tokio::time::Instant::now() + time_limit;
+    request.extensions_mut().insert(trail);
+    request.extensions_mut().insert(Deadline(deadline));
+    let mut response = match tokio::time::timeout_at(deadline, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => reply::error(&ApiError::timeout(
+            "The request took longer than the server allows.",
+        )),
+    };
+
+    record.status = response.status().as_u16();
+    let headers = response.headers_mut();
+    headers.insert(REQUEST_ID, request_id);
+    if let Some(client_id) = client_id {
+        headers.insert(CLIENT_REQUEST_ID, client_id);
+    }
+    let permit = response.extensions_mut().remove();
+    let delivery = response.extensions_mut().remove();
+    response.map(|body| Body::new(ObservedBody::new(body, record, permit, delivery)))
+}
+
+/// Refuses what is beyond the bound at once; a permit lasts until the answer's body ends.
+pub(super) async fn limit_in_flight(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Ok(permit) = Arc::clone(&app.in_flight).try_acquire_owned() else {
+        return reply::error(&ApiError::overloaded(BUSY_RETRY_AFTER));
+    };
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(Arc::new(permit));
+    response
+}
+
+/// Turns a panic in a handler into an answer.
+pub(super) async fn catch_panics(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let trail = request.extensions().get::<Trail>().cloned();
+    AssertUnwindSafe(next.run(request))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            app.events
+                .panicked(trail.as_ref().map_or("", |trail| &trail.request_id));
+            reply::error(&ApiError::internal())
+        })
+}
+
+/// The log line to be. It is written when this is dropped, whatever ended the request.
+struct Record {
+    events: Arc<Events>,
+    trail: Trail,
+    client_id: Option<HeaderValue>,
+    method: &'static str,
+    route: String,
+    started: Instant,
+    status: u16,
+    is_complete: bool,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let notes = self.trail.notes();
+        self.events.request_finished(&RequestFacts {
+            method: self.method,
+            route: &self.route,
+            status: self.status,
+            elapsed: self.started.elapsed(),
+            request_id: &self.trail.request_id,
+            client_request_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
+            key_id: notes.key_id.as_deref(),
+            model: notes.model.as_deref(),
+            is_complete: self.is_complete,
+        });
+    }
+}
+
+/// A body that knows when it has been written out.
+struct ObservedBody {
+    inner: Body,
+    record: Record,
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
+    delivery: Option<Arc<DeliveryGuard>>,
+}
+
+impl ObservedBody {
+    fn new(
+        inner: Body,
+        record: Record,
+        permit: Option<Arc<OwnedSemaphorePermit>>,
+        delivery: Option<Arc<DeliveryGuard>>,
+    ) -> Self {
+        let mut body = ObservedBody {
+            inner,
+            record,
+            _permit: permit,
+            delivery,
+        };
+        if body.inner.is_end_stream() {
+            body.ended();
+        }
+        body
+    }
+
+    fn ended(&mut self) {
+        self.record.is_complete = true;
+        if let Some(delivery) = &self.delivery {
+            delivery.written();
+        }
+    }
+}
+
+impl HttpBody for ObservedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.inner).poll_frame(context);
+        if matches!(polled, Poll::Ready(None)) || (polled.is_ready() && self.inner.is_end_stream())
+        {
+            self.ended();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A header's value if it may be logged and sent back.
+fn sane_header(headers: &HeaderMap, name: &str) -> Option<HeaderValue> {
+    let value = headers.get(name)?;
+    let is_sane = !value.is_empty()
+        && value.len() <= REQUEST_ID_BYTES_MAX
+        && value.as_bytes().iter().all(u8::is_ascii_graphic);
+    is_sane.then(|| value.clone())
+}
+
+fn new_request_id() -> HeaderValue {
+    let random: u128 = rand::rng().random();
+    HeaderValue::try_from(format!("req-{random:032x}"))
+        .expect("hexadecimal digits are fit for a header")
+}
+
+/// Methods are a bounded label only if unknown ones are one.
+fn method_label(method: &Method) -> &'static str {
+    match *method {
+        Method::GET => "GET",
+        Method::POST => "POST",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        Method::PUT => "PUT",
+        _ => "other",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,57 @@
+//! Responses.
+
+use axum::body::Body;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use holdfast_protocol::ApiError;
+use holdfast_protocol::dialect::openai;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// An error on its way to the client; lets handlers use `?`.
+#[derive(Debug)]
+pub(super) struct Failure(ApiError);
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Failure(error)
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        error(&self.0)
+    }
+}
+
+/// 200 with a JSON body. Always 200: some SDKs take every other status for an error.
+pub(super) fn json(body: Bytes) -> Response {
+    let mut response = Response::new(Body::from(body));
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+/// The error in the envelope of OpenAI's API, which Ark shares.
+pub(super) fn error(error: &ApiError) -> Response {
+    let (status, body) = openai::encode_error(error);
+    let mut response = json(body);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    if let Some(should_retry) = error.should_retry {
+        headers.insert(
+            "x-should-retry",
+            HeaderValue::from_static(if should_retry { "true" } else { "false" }),
+        );
+    }
+    if let Some(retry_after) = error.retry_after {
+        let seconds = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    }
+    if status == 401 {
+        headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
+    }
+    response
+}

@@ -1,0 +1,279 @@
+//! A real store behind a switchboard: single operations can be made to fail, to wait, or to tell the test.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use async_trait::async_trait;
+use holdfast::app::Store;
+use holdfast_protocol::UnixMillis;
+use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage};
+use holdfast_store::{AppendTurn, ContextStore, KeyRecord, KeyStore, ProjectRecord, StoreError};
+use tokio::sync::Semaphore;
+
+/// What can be interfered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `ContextStore::insert`.
+    Insert,
+    /// `ContextStore::get`.
+    Get,
+    /// `ContextStore::content`.
+    Content,
+    /// `ContextStore::touch`. Called only if the expiry moves, so a test moves the clock first.
+    Touch,
+    /// `ContextStore::append_turn`.
+    AppendTurn,
+    /// `KeyStore::key_by_hash`.
+    KeyByHash,
+    /// `KeyStore::list_projects`.
+    ListProjects,
+}
+
+/// What happens to one call.
+pub enum Action {
+    /// It goes through.
+    Pass,
+    /// It fails as if the database were away, and has no effect.
+    Fail,
+    /// It waits at a gate and then goes through.
+    Wait(Gate),
+    /// It goes through, and then the test is told.
+    Then(Box<dyn FnOnce() + Send>),
+}
+
+/// A closed door that a test opens.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    arrivals: Arc<Semaphore>,
+    passes: Arc<Semaphore>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Gate {
+            arrivals: Arc::new(Semaphore::new(0)),
+            passes: Arc::new(Semaphore::new(0)),
+        }
+    }
+}
+
+impl Gate {
+    /// Waits until somebody stands at the gate.
+    pub async fn reached(&self) {
+        self.arrivals.acquire().await.unwrap().forget();
+    }
+
+    /// Lets everybody through, now and later.
+    pub fn open(&self) {
+        self.passes.add_permits(Semaphore::MAX_PERMITS / 2);
+    }
+
+    async fn pass(&self) {
+        self.arrivals.add_permits(1);
+        self.passes.acquire().await.unwrap().forget();
+    }
+}
+
+#[derive(Default)]
+struct Plan {
+    next: VecDeque<Action>,
+    always_fails: bool,
+}
+
+/// The store with its switchboard.
+pub struct FaultyStore {
+    inner: Arc<dyn Store>,
+    plans: Mutex<HashMap<Operation, Plan>>,
+}
+
+impl FaultyStore {
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+        FaultyStore {
+            inner,
+            plans: Mutex::default(),
+        }
+    }
+
+    /// Decides over the next calls of an operation, one each; after these they go through.
+    pub fn plan(&self, operation: Operation, actions: impl IntoIterator<Item = Action>) {
+        self.plans
+            .lock()
+            .unwrap()
+            .entry(operation)
+            .or_default()
+            .next = actions.into_iter().collect();
+    }
+
+    /// All operations of this list fail from now on.
+    pub fn break_down(&self, operations: &[Operation]) {
+        for operation in operations {
+            self.plans
+                .lock()
+                .unwrap()
+                .entry(*operation)
+                .or_default()
+                .always_fails = true;
+        }
+    }
+
+    /// Everything works again.
+    pub fn mend(&self) {
+        self.plans.lock().unwrap().clear();
+    }
+
+    /// Runs an operation as planned.
+    async fn run<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let action = {
+            let mut plans = self.plans.lock().unwrap();
+            let plan = plans.entry(operation).or_default();
+            if plan.always_fails {
+                Action::Fail
+            } else {
+                plan.next.pop_front().unwrap_or(Action::Pass)
+            }
+        };
+        match action {
+            Action::Pass => call.await,
+            Action::Fail => Err(StoreError::Unavailable("switched off by the test".into())),
+            Action::Wait(gate) => {
+                gate.pass().await;
+                call.await
+            }
+            Action::Then(tell) => {
+                let result = call.await;
+                tell();
+                result
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl ContextStore for FaultyStore {
+    async fn insert(&self, context: &Context, content: &ContextContent) -> Result<(), StoreError> {
+        self.run(Operation::Insert, self.inner.insert(context, content))
+            .await
+    }
+
+    async fn get(
+        &self,
+        project: &str,
+        id: &ContextId,
+        now: UnixMillis,
+    ) -> Result<Context, StoreError> {
+        self.run(Operation::Get, self.inner.get(project, id, now))
+            .await
+    }
+
+    async fn content(&self, project: &str, id: &ContextId) -> Result<ContextContent, StoreError> {
+        self.run(Operation::Content, self.inner.content(project, id))
+            .await
+    }
+
+    async fn touch(
+        &self,
+        project: &str,
+        id: &ContextId,
+        expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.run(
+            Operation::Touch,
+            self.inner.touch(project, id, expires_at, now),
+        )
+        .await
+    }
+
+    async fn append_turn(
+        &self,
+        project: &str,
+        id: &ContextId,
+        expected_version: u64,
+        append: &AppendTurn,
+        now: UnixMillis,
+    ) -> Result<Context, StoreError> {
+        self.run(
+            Operation::AppendTurn,
+            self.inner
+                .append_turn(project, id, expected_version, append, now),
+        )
+        .await
+    }
+
+    async fn set_ttl(
+        &self,
+        project: &str,
+        id: &ContextId,
+        ttl_seconds: u32,
+        expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<Context, StoreError> {
+        self.inner
+            .set_ttl(project, id, ttl_seconds, expires_at, now)
+            .await
+    }
+
+    async fn list(
+        &self,
+        project: &str,
+        cursor: Option<&str>,
+        limit: u32,
+        now: UnixMillis,
+    ) -> Result<ContextPage, StoreError> {
+        self.inner.list(project, cursor, limit, now).await
+    }
+
+    async fn delete(
+        &self,
+        project: &str,
+        id: &ContextId,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.inner.delete(project, id, now).await
+    }
+
+    async fn sweep(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError> {
+        self.inner.sweep(now, limit).await
+    }
+
+    async fn living(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError> {
+        self.inner.living(now, limit).await
+    }
+}
+
+#[async_trait]
+impl KeyStore for FaultyStore {
+    async fn ensure_project(
+        &self,
+        name: &str,
+        now: UnixMillis,
+    ) -> Result<ProjectRecord, StoreError> {
+        self.inner.ensure_project(name, now).await
+    }
+
+    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
+        self.run(Operation::ListProjects, self.inner.list_projects())
+            .await
+    }
+
+    async fn insert_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
+        self.inner.insert_key(key).await
+    }
+
+    async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
+        self.run(Operation::KeyByHash, self.inner.key_by_hash(hash))
+            .await
+    }
+
+    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
+        self.inner.list_keys(project).await
+    }
+
+    async fn revoke_key(&self, id: &str, now: UnixMillis) -> Result<KeyRecord, StoreError> {
+        self.inner.revoke_key(id, now).await
+    }
+}

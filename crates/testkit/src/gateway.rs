@@ -1,0 +1,213 @@
+//! A whole gateway in this process, on a free loopback port.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast::app::{App, AppOptions, Limits, ModelEntry, Store};
+use holdfast::{keys, server};
+use holdfast_engine::{Engine, EngineOptions};
+use holdfast_protocol::Profile;
+use holdfast_protocol::context::ProfileKind;
+use holdfast_store::{KeyScope, KeyStore, MemoryStore, SqliteStore};
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::TestClient;
+use crate::clock::TestClock;
+use crate::faults::FaultyStore;
+
+/// How long a gateway may take to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// A running gateway. Serves the models `tiny` (profile `native`), `gemini-2.0-flash` (profile `gemini`) and
+/// `doubao-pro-32k` (profile `ark`, alias `ep-20261122`), all on one toy engine.
+pub struct TestGateway {
+    /// Base URL without a slash at the end.
+    pub url: String,
+    /// The service.
+    pub app: Arc<App>,
+    /// Its store, with switches.
+    pub store: Arc<FaultyStore>,
+    /// Its clock.
+    pub clock: TestClock,
+    /// Its engine.
+    pub engine: Engine,
+    key: String,
+    shutdown: CancellationToken,
+    served: JoinHandle<()>,
+    _state_dir: TempDir,
+}
+
+/// What differs from the usual.
+pub struct TestGatewayBuilder {
+    clock: TestClock,
+    database: Option<PathBuf>,
+    limits: Limits,
+    auth_required: bool,
+    engine: EngineOptions,
+    state_dir: TempDir,
+    max_output_tokens: u32,
+}
+
+impl TestGateway {
+    /// With everything as usual.
+    pub async fn start() -> TestGateway {
+        Self::builder().start().await
+    }
+
+    /// To change something.
+    pub fn builder() -> TestGatewayBuilder {
+        let state_dir = tempfile::tempdir().unwrap();
+        let mut engine = EngineOptions::new(PathBuf::new());
+        engine.state_dir = Some(state_dir.path().join("state"));
+        TestGatewayBuilder {
+            clock: TestClock::default(),
+            database: None,
+            limits: Limits::default(),
+            auth_required: true,
+            engine,
+            state_dir,
+            max_output_tokens: 64,
+        }
+    }
+
+    /// A client of the project `default` with all scopes.
+    pub fn client(&self) -> TestClient {
+        TestClient::new(&self.url, Some(self.key.clone()))
+    }
+
+    /// A client of some project; makes the project and a key.
+    pub async fn client_of(&self, project: &str, scopes: &[KeyScope]) -> TestClient {
+        let key = make_key(&*self.store, project, scopes, self.clock.now()).await;
+        TestClient::new(&self.url, Some(key))
+    }
+
+    /// Stops it as a signal would: running requests may finish.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        self.served.await.unwrap();
+        self.app.stop().await;
+        self.engine.stop().await;
+    }
+}
+
+impl TestGatewayBuilder {
+    /// A clock shared with another gateway.
+    #[must_use]
+    pub fn clock(mut self, clock: &TestClock) -> Self {
+        self.clock = clock.clone();
+        self
+    }
+
+    /// SQLite in this folder instead of memory, and the engine's state beside it.
+    #[must_use]
+    pub fn data_dir(mut self, folder: &Path) -> Self {
+        self.database = Some(folder.join("holdfast.db"));
+        self.engine.state_dir = Some(folder.join("state"));
+        self
+    }
+
+    /// Other limits.
+    #[must_use]
+    pub fn limits(mut self, change: impl FnOnce(&mut Limits)) -> Self {
+        change(&mut self.limits);
+        self
+    }
+
+    /// Another engine.
+    #[must_use]
+    pub fn engine(mut self, change: impl FnOnce(&mut EngineOptions)) -> Self {
+        change(&mut self.engine);
+        self
+    }
+
+    /// Without keys.
+    #[must_use]
+    pub fn open_to_all(mut self) -> Self {
+        self.auth_required = false;
+        self
+    }
+
+    /// Starts it and makes a key.
+    pub async fn start(self) -> TestGateway {
+        let TestGatewayBuilder {
+            clock,
+            database,
+            limits,
+            auth_required,
+            engine,
+            state_dir,
+            max_output_tokens,
+        } = self;
+        let store: Arc<dyn Store> = match database {
+            None => Arc::new(MemoryStore::new()),
+            Some(path) => Arc::new(SqliteStore::open(&path).await.unwrap()),
+        };
+        let store = Arc::new(FaultyStore::new(store));
+        let engine = Engine::start_tiny(engine).unwrap();
+        let model = |name: &str, aliases: &[&str], kind| ModelEntry {
+            name: name.to_owned(),
+            aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
+            profile: Profile::of(kind, engine.info().window_tokens),
+            engine: engine.clone(),
+            owned_by: "holdfast".to_owned(),
+            created: 1_795_000_000,
+            max_output_tokens,
+            temperature: 1.0,
+            top_p: 1.0,
+        };
+        let models = vec![
+            model("tiny", &[], ProfileKind::Native),
+            model("gemini-2.0-flash", &[], ProfileKind::Gemini),
+            model("doubao-pro-32k", &["ep-20261122"], ProfileKind::Ark),
+        ];
+        let options = AppOptions {
+            limits,
+            auth_required,
+            ..AppOptions::new(models)
+        };
+        let app = App::new(
+            Arc::clone(&store) as Arc<dyn Store>,
+            options,
+            clock.as_clock(),
+        )
+        .unwrap();
+        app.start().await.unwrap();
+        let key = make_key(
+            &*store,
+            "default",
+            &[KeyScope::Admin, KeyScope::Inference],
+            clock.now(),
+        )
+        .await;
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shutdown = CancellationToken::new();
+        let served = tokio::spawn({
+            let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
+            async move { server::serve(app, listener, shutdown, DRAIN).await.unwrap() }
+        });
+        TestGateway {
+            url,
+            app,
+            store,
+            clock,
+            engine,
+            key,
+            shutdown,
+            served,
+            _state_dir: state_dir,
+        }
+    }
+}
+
+async fn make_key(store: &dyn KeyStore, project: &str, scopes: &[KeyScope], now: i64) -> String {
+    store.ensure_project(project, now).await.unwrap();
+    let (secret, record) = keys::new_key(project, "test", scopes, now);
+    store.insert_key(&record).await.unwrap();
+    secret.expose().to_owned()
+}

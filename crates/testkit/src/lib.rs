@@ -1,0 +1,16 @@
+//! What tests of the gateway share: a gateway in this process on the deterministic toy engine, a clock that tests
+//! move, a store that fails or waits on demand, and a client that says what it saw.
+//!
+//! A test fails by panicking, and so does this crate.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod client;
+mod clock;
+mod faults;
+mod gateway;
+
+pub use client::{Reply, TestClient};
+pub use clock::TestClock;
+pub use faults::{Action, FaultyStore, Gate, Operation};
+pub use gateway::{TestGateway, TestGatewayBuilder};
