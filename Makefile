@@ -1,0 +1,66 @@
+# Everything a newcomer needs: `make demo` shows the product, `make test` runs all tests.
+# One cargo profile (release) serves all targets, because each further one would compile llama.cpp again.
+
+CARGO ?= cargo
+BIN := target/release/holdfast
+MODELS_DIR ?= $(if $(HOLDFAST_MODELS_DIR),$(HOLDFAST_MODELS_DIR),target/models)
+MODEL := $(MODELS_DIR)/smollm2-135m-instruct/model.gguf
+VENV := target/venv
+BENCH_VENV := target/venv-bench
+
+.PHONY: build demo test test-rust test-clients lint bench setup-build setup-test clean
+
+setup-build:
+	@scripts/setup.sh build
+
+setup-test:
+	@scripts/setup.sh test
+
+## build: target/release/holdfast
+build: setup-build
+	$(CARGO) build --release --locked -p holdfast-gateway
+
+## demo: the main job on a real model and a real text
+demo: setup-build
+	$(CARGO) build --release --locked -p holdfast-gateway --bins --example demo
+	HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) target/release/examples/demo
+
+$(MODEL): build
+	@test -e $@ || HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) $(BIN) models pull default
+
+## test: every test, the real engine's and the real clients' included
+test: test-rust test-clients
+
+test-rust: setup-test $(MODEL)
+	HOLDFAST_TEST_MODEL=$(abspath $(MODEL)) HOLDFAST_BIN=$(abspath $(BIN)) \
+		$(CARGO) test --release --locked --workspace --features holdfast-engine/llama
+
+$(VENV)/ready: tests/clients/requirements.txt tests/clients/package-lock.json | setup-test
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
+	cd tests/clients && npm ci --no-audit --no-fund --loglevel=error
+	touch $@
+
+test-clients: setup-test $(MODEL) $(VENV)/ready
+	HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) HOLDFAST_BIN=$(abspath $(BIN)) \
+		$(VENV)/bin/python -m pytest tests/clients -q
+
+## lint: formatting, clippy with warnings denied, licences and advisories
+lint: setup-build
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --release --locked --workspace --all-targets --features holdfast-engine/llama -- -D warnings
+	python3 scripts/check_dependencies.py
+
+## bench: what docs/benchmarks.md quotes
+bench: setup-test $(MODEL)
+	$(CARGO) build --release --locked -p holdfast-benches -p holdfast-gateway --bins
+	test -e $(BENCH_VENV)/ready || { python3 -m venv $(BENCH_VENV) && \
+		$(BENCH_VENV)/bin/pip install -q -r benches/requirements.txt && touch $(BENCH_VENV)/ready; }
+	for bench in engine clients http store; do \
+		HOLDFAST_TEST_MODEL=$(abspath $(MODEL)) HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) \
+		HOLDFAST_BIN=$(abspath $(BIN)) BENCH_PYTHON=$(abspath $(BENCH_VENV))/bin/python \
+		target/release/$$bench || exit 1; \
+	done
+
+clean:
+	$(CARGO) clean
