@@ -2,6 +2,8 @@
 # One cargo profile (release) serves all targets, because each further one would compile llama.cpp again.
 
 CARGO ?= cargo
+# As `holdfast serve` sets it for itself: the engine's threads sleep early instead of spinning.
+export GOMP_SPINCOUNT ?= 1000
 BIN := target/release/holdfast
 MODELS_DIR ?= $(if $(HOLDFAST_MODELS_DIR),$(HOLDFAST_MODELS_DIR),target/models)
 MODEL := $(MODELS_DIR)/smollm2-135m-instruct/model.gguf

@@ -23,7 +23,7 @@ use crate::disk::DiskTier;
 use crate::engine::{GenerateEvent, Held, PrefixUse, Shared, Ticket};
 use crate::error::EngineError;
 use crate::model::{BatchToken, Model, Sequence, Vocabulary};
-use crate::prefix::{Prefix, PrefixKey};
+use crate::prefix::{Prefix, PrefixKey, Segment};
 use crate::schedule::FairQueue;
 use crate::sequences::Sequences;
 use crate::tools::ToolOutput;
@@ -404,6 +404,7 @@ impl<M: Model> Worker<'_, M> {
                 self.queue.push_front(&project, work);
                 return;
             }
+            self.postpone_background(&work);
             if let Some(prefix) = work.prefix() {
                 self.cache.hold(prefix);
             }
@@ -431,6 +432,36 @@ impl<M: Model> Worker<'_, M> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Lets a request have the machine (and the KV cache, see [`PrefixCache::attach`]) to itself when all that runs are
+    /// prefixes computed ahead for later, unless one of them is what it needs. Those begin again after it.
+    fn postpone_background(&mut self, work: &Work) {
+        let is_background = |work: &Work| matches!(work, Work::Hold(hold) if hold.reply.is_none());
+        let needed = |segment: &Segment| {
+            work.prefix()
+                .is_some_and(|prefix| prefix.segments().iter().any(|own| own.key == segment.key))
+        };
+        let foreground = !self.slots.is_empty()
+            || self
+                .waiting
+                .iter()
+                .any(|waiting| !is_background(&waiting.work))
+            || self
+                .builds
+                .iter()
+                .any(|build| build.prefix.segments()[build.next..].iter().any(needed));
+        if is_background(work) || foreground {
+            return;
+        }
+        for build in std::mem::take(&mut self.builds) {
+            self.end_build(build);
+        }
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.unhold(waiting.work.prefix().cloned());
+            let project = waiting.work.project().to_owned();
+            self.queue.push(&project, waiting.work);
         }
     }
 

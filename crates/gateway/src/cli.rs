@@ -117,6 +117,9 @@ impl Session {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
+    if matches!(cli.command, Command::Serve(_)) {
+        serve::begin_again_with_short_spins();
+    }
     let environment = Environment::of_process();
     let session = Session {
         output: Output::of_process(&environment),

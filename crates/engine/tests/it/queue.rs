@@ -185,3 +185,20 @@ async fn stopping_ends_what_runs_with_an_error() {
     assert!(matches!(refused, Err(EngineError::Stopped)));
     assert!(!engine.is_running());
 }
+
+#[tokio::test]
+async fn what_is_computed_ahead_makes_way_for_a_request_and_is_done_after_it() {
+    let engine = tiny(options());
+    let later = prefix(&engine, "p", &[&"x".repeat(6000)]);
+    for n in 0..20 {
+        engine.hold_later("p", "later", later.clone());
+        let answer = ask(&engine, None, question(&format!("{n}"))).await;
+        assert_eq!(answer.text().len(), 16);
+    }
+    let held = engine.hold("p", "later", later.clone()).await.unwrap();
+    assert_eq!(held.prefix_tokens, later.tokens());
+    engine.release("later");
+    engine.stop().await;
+    assert_eq!(engine.status().kv_tokens_used, 0);
+    assert_eq!(engine.status().queued, 0);
+}
