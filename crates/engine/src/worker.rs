@@ -126,6 +126,11 @@ impl Work {
         }
     }
 
+    /// Whether nobody waits for it.
+    fn is_background(&self) -> bool {
+        matches!(self, Work::Hold(hold) if hold.reply.is_none())
+    }
+
     fn is_cancelled(&self) -> bool {
         match self {
             Work::Hold(work) => work.reply.as_ref().is_some_and(oneshot::Sender::is_closed),
@@ -178,6 +183,8 @@ struct Worker<'shared, M> {
     vocabulary: Arc<dyn Vocabulary>,
     cache: PrefixCache,
     queue: FairQueue<Work>,
+    /// Prefixes to compute when nothing else is to be done; at most one per pin.
+    background: VecDeque<Work>,
     waiting: Vec<Waiting>,
     builds: VecDeque<Build>,
     slots: VecDeque<Slot>,
@@ -224,6 +231,7 @@ pub(crate) fn run<M: Model>(
         vocabulary,
         cache: PrefixCache::new(disk, limits, options.cuttable),
         queue: FairQueue::new(),
+        background: VecDeque::new(),
         waiting: Vec::new(),
         builds: VecDeque::new(),
         slots: VecDeque::new(),
@@ -283,6 +291,7 @@ pub(crate) fn run<M: Model>(
 impl<M: Model> Worker<'_, M> {
     fn is_idle(&self) -> bool {
         self.queue.len() == 0
+            && self.background.is_empty()
             && self.waiting.is_empty()
             && self.builds.is_empty()
             && self.slots.is_empty()
@@ -290,6 +299,7 @@ impl<M: Model> Worker<'_, M> {
 
     fn obey(&mut self, command: Command) {
         match command {
+            Command::Work(work) if work.is_background() => self.take_background(work),
             Command::Work(work) => {
                 let project = work.project().to_owned();
                 self.queue.push(&project, work);
@@ -310,10 +320,25 @@ impl<M: Model> Worker<'_, M> {
         }
     }
 
+    /// Notes what is to be computed ahead; its pin moves at once, and what was noted for the same pin is out of date.
+    fn take_background(&mut self, work: Work) {
+        if let Work::Hold(hold) = &work {
+            self.forget_holds(&hold.pin);
+            self.cache.pin(&hold.pin, &hold.prefix, &mut self.sequences);
+        }
+        self.background.push_back(work);
+    }
+
     /// Takes a pin away, and with it work that would put it back.
     fn release(&mut self, pin: &str) {
+        self.forget_holds(pin);
+        self.cache.unpin(pin, &mut self.sequences);
+    }
+
+    fn forget_holds(&mut self, pin: &str) {
         let concerns = |work: &Work| matches!(work, Work::Hold(hold) if hold.pin == pin);
         self.queue.retain(|work| !concerns(work));
+        self.background.retain(|work| !concerns(work));
         for waiting in std::mem::take(&mut self.waiting) {
             if concerns(&waiting.work) {
                 self.unhold(waiting.work.prefix().cloned());
@@ -321,7 +346,6 @@ impl<M: Model> Worker<'_, M> {
                 self.waiting.push(waiting);
             }
         }
-        self.cache.unpin(pin, &mut self.sequences);
     }
 
     fn turn(&mut self) {
@@ -397,7 +421,8 @@ impl<M: Model> Worker<'_, M> {
         }
     }
 
-    /// Admits waiting requests in fair order until one does not fit.
+    /// Admits waiting requests in fair order until one does not fit; then, if nothing else is to be done, one prefix to
+    /// be computed ahead.
     fn admit(&mut self) {
         while let Some((project, work)) = self.queue.pop() {
             if matches!(work, Work::Generate(_)) && !self.has_slot() {
@@ -405,54 +430,68 @@ impl<M: Model> Worker<'_, M> {
                 return;
             }
             self.postpone_background(&work);
-            if let Some(prefix) = work.prefix() {
-                self.cache.hold(prefix);
-            }
             if let Work::Hold(hold) = &work {
                 self.cache.pin(&hold.pin, &hold.prefix, &mut self.sequences);
             }
-            match self.place(Waiting { work, found: None }) {
-                Placed::Done => {}
-                Placed::Later(mut waiting) => {
-                    waiting.work.leave_line();
-                    self.waiting.push(waiting);
+            if let Err(work) = self.admit_one(work) {
+                self.queue.push_front(&project, work);
+                return;
+            }
+        }
+        let is_free = self.slots.is_empty() && self.builds.is_empty() && self.waiting.is_empty();
+        if is_free
+            && let Some(work) = self.background.pop_front()
+            && let Err(work) = self.admit_one(work)
+        {
+            self.background.push_front(work);
+        }
+    }
+
+    /// Gives the work back when there is no room for it now.
+    fn admit_one(&mut self, work: Work) -> Result<(), Work> {
+        if let Some(prefix) = work.prefix() {
+            self.cache.hold(prefix);
+        }
+        match self.place(Waiting { work, found: None }) {
+            Placed::Done => Ok(()),
+            Placed::Later(mut waiting) => {
+                waiting.work.leave_line();
+                self.waiting.push(waiting);
+                Ok(())
+            }
+            Placed::NoRoom(waiting) => {
+                self.unhold(waiting.work.prefix().cloned());
+                if !self.slots.is_empty() || !self.builds.is_empty() {
+                    return Err(waiting.work);
                 }
-                Placed::NoRoom(waiting) => {
-                    self.unhold(waiting.work.prefix().cloned());
-                    if self.slots.is_empty() && self.builds.is_empty() {
-                        // Nothing runs that could make room, so it would wait for ever.
-                        let needed = waiting.work.prefix().map_or(0, |prefix| prefix.tokens());
-                        waiting.work.fail(EngineError::WindowExceeded {
-                            needed,
-                            window: u64::from(self.sequences.tokens_max()),
-                        });
-                        continue;
-                    }
-                    self.queue.push_front(&project, waiting.work);
-                    return;
-                }
+                // Nothing runs that could make room, so it would wait for ever.
+                let needed = waiting.work.prefix().map_or(0, |prefix| prefix.tokens());
+                waiting.work.fail(EngineError::WindowExceeded {
+                    needed,
+                    window: u64::from(self.sequences.tokens_max()),
+                });
+                Ok(())
             }
         }
     }
 
     /// Lets a request have the machine (and the KV cache, see [`PrefixCache::attach`]) to itself when all that runs are
-    /// prefixes computed ahead for later, unless one of them is what it needs. Those begin again after it.
+    /// prefixes computed ahead, unless one of them is what it needs. Those begin again after it.
     fn postpone_background(&mut self, work: &Work) {
-        let is_background = |work: &Work| matches!(work, Work::Hold(hold) if hold.reply.is_none());
         let needed = |segment: &Segment| {
             work.prefix()
                 .is_some_and(|prefix| prefix.segments().iter().any(|own| own.key == segment.key))
         };
-        let foreground = !self.slots.is_empty()
+        let in_use = !self.slots.is_empty()
             || self
                 .waiting
                 .iter()
-                .any(|waiting| !is_background(&waiting.work))
+                .any(|waiting| !waiting.work.is_background())
             || self
                 .builds
                 .iter()
                 .any(|build| build.prefix.segments()[build.next..].iter().any(needed));
-        if is_background(work) || foreground {
+        if in_use {
             return;
         }
         for build in std::mem::take(&mut self.builds) {
@@ -460,8 +499,7 @@ impl<M: Model> Worker<'_, M> {
         }
         for waiting in std::mem::take(&mut self.waiting) {
             self.unhold(waiting.work.prefix().cloned());
-            let project = waiting.work.project().to_owned();
-            self.queue.push(&project, waiting.work);
+            self.background.push_front(waiting.work);
         }
     }
 
@@ -775,6 +813,7 @@ impl<M: Model> Worker<'_, M> {
     }
 
     fn end(mut self) {
+        self.background.clear();
         for work in self.queue.drain() {
             work.fail(EngineError::Stopped);
         }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use holdfast_engine::constraint::Grammar;
 use holdfast_engine::tools::ToolOutput;
-use holdfast_engine::{Engine, EngineError, EngineOptions, GenerateRequest, Prefix};
-use holdfast_protocol::chat::{FinishReason, Message, Role, Sampling, Tool};
+use holdfast_engine::{Engine, EngineError, EngineOptions, GenerateEvent, GenerateRequest, Prefix};
+use holdfast_protocol::chat::{Delta, FinishReason, Message, Role, Sampling, Tool};
 use holdfast_protocol::usage::{CacheStatus, CacheTier};
 use serde_json::json;
 
@@ -317,4 +317,69 @@ fn a_bad_model_file_is_an_error() {
         Engine::start(EngineOptions::new(path)),
         Err(EngineError::Model(_))
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_computed_ahead_for_later_changes_no_bit_of_an_answer() {
+    let _alone = ALONE.lock().await;
+    let folder = tempfile::tempdir().unwrap();
+    let engine = Engine::start(options(folder.path())).unwrap();
+    let initial = [document()];
+    let history = [
+        user("Good morning."),
+        Message::text(Role::Assistant, "Good morning. Which valve is it about?"),
+    ];
+    let held = prefix_of(&engine, &initial, &history);
+    engine.hold("p", "ctx", held).await.unwrap();
+    let first = logprobs(&engine, &initial, &history).await;
+    assert_eq!(first.len(), 12);
+    for n in 0..4 {
+        let mut sibling = history.to_vec();
+        sibling.push(user(&format!(
+            "{n}: tell me everything about all of them. {}",
+            "Please. ".repeat(60)
+        )));
+        let later = prefix_of(&engine, &initial, &sibling);
+        engine.hold_later("p", &format!("sibling-{n}"), later.clone());
+        if n % 2 == 1 {
+            engine
+                .hold("p", &format!("sibling-{n}"), later)
+                .await
+                .unwrap();
+        }
+        assert_eq!(
+            logprobs(&engine, &initial, &history).await,
+            first,
+            "sibling {n}"
+        );
+    }
+    engine.stop().await;
+}
+
+async fn logprobs(engine: &Engine, initial: &[Message], history: &[Message]) -> Vec<f32> {
+    let new = [user("When is a valve of type 3 checked?")];
+    let plan = engine
+        .template()
+        .plan(initial, history, &new, &[], 0)
+        .unwrap();
+    let asked = GenerateRequest {
+        logprobs: Some(0),
+        max_tokens: Some(12),
+        ..request(
+            Some(&engine.prefix("p", &plan.prefix)),
+            vec![plan.suffix.concat()],
+        )
+    };
+    let mut generation = engine.generate(asked).await.unwrap();
+    let mut found = Vec::new();
+    while let Some(event) = generation.next().await {
+        if let GenerateEvent::Delta {
+            delta: Delta::Text { logprobs, .. },
+            ..
+        } = event.unwrap()
+        {
+            found.extend(logprobs.iter().map(|token| token.logprob));
+        }
+    }
+    found
 }
