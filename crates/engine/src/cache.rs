@@ -377,6 +377,11 @@ impl PrefixCache {
     ) -> Result<(), EngineError> {
         let segment = &prefix.segments()[index];
         let state = Arc::new(sequences.save(sequence, segment.positions())?);
+        if !self.cuttable {
+            // Saving drops the cells outside a sliding window. Going on from what was saved, as every later use will,
+            // is what makes them all alike.
+            sequences.replace(sequence, segment.positions().end, &state)?;
+        }
         let Some(node) = self.nodes.get_mut(&segment.key) else {
             return Ok(());
         };

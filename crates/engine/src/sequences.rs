@@ -76,6 +76,11 @@ impl<M: Model> Sequences<M> {
 
     /// Gives a sequence back.
     pub(crate) fn release(&mut self, sequence: Sequence) {
+        self.empty(sequence);
+        self.free.push(sequence);
+    }
+
+    fn empty(&mut self, sequence: Sequence) {
         self.model.clear(sequence);
         for block in self.held.remove(&sequence).unwrap_or_default() {
             if Rc::strong_count(&block) == 1 {
@@ -83,7 +88,6 @@ impl<M: Model> Sequences<M> {
             }
         }
         self.scattered.remove(&sequence);
-        self.free.push(sequence);
     }
 
     /// Makes the empty sequence `to` share the first `end` tokens of `from`. `end` is where a block ends.
@@ -142,6 +146,18 @@ impl<M: Model> Sequences<M> {
         positions: Range<u32>,
     ) -> Result<Vec<u8>, EngineError> {
         self.model.save(sequence, positions, self.scratch)
+    }
+
+    /// Puts saved state in place of what the sequence holds. On failure the sequence is empty.
+    pub(crate) fn replace(
+        &mut self,
+        sequence: Sequence,
+        end: u32,
+        bytes: &[u8],
+    ) -> Result<(), EngineError> {
+        self.empty(sequence);
+        self.held.insert(sequence, Vec::new());
+        self.load(sequence, 0..end, bytes)
     }
 
     /// Appends saved state as one new block. On failure the sequence is empty.
