@@ -5,6 +5,7 @@
 //! other sequences' tokens, so what it computes does not depend on who else is there.
 
 mod answer;
+mod build;
 
 use std::collections::{HashSet, VecDeque};
 use std::path::PathBuf;
@@ -23,12 +24,13 @@ use crate::disk::DiskTier;
 use crate::engine::{GenerateEvent, Held, PrefixUse, Shared, Ticket};
 use crate::error::EngineError;
 use crate::model::{BatchToken, Model, Sequence, Vocabulary};
-use crate::prefix::{Prefix, PrefixKey, Segment};
+use crate::prefix::{Prefix, PrefixKey};
 use crate::schedule::FairQueue;
 use crate::sequences::Sequences;
 use crate::tools::ToolOutput;
 
 use self::answer::Slot;
+use self::build::Build;
 
 /// Sizes, all resolved.
 pub(crate) struct WorkerOptions {
@@ -166,16 +168,6 @@ struct Found {
     computed_tokens: u64,
     reason: MissReason,
     tier: Option<CacheTier>,
-}
-
-/// A prefix being computed.
-struct Build {
-    prefix: Arc<Prefix>,
-    sequence: Sequence,
-    /// Segment under way.
-    next: usize,
-    /// Tokens of it that are done.
-    offset: usize,
 }
 
 struct Worker<'shared, M> {
@@ -391,30 +383,6 @@ impl<M: Model> Worker<'_, M> {
         }
     }
 
-    fn abandon_unwanted_builds(&mut self) {
-        for index in (0..self.builds.len()).rev() {
-            let build = &self.builds[index];
-            let under_way = build.prefix.segments()[build.next].key;
-            let wanted = self.waiting.iter().any(|waiting| {
-                waiting.work.prefix().is_some_and(|prefix| {
-                    prefix
-                        .segments()
-                        .iter()
-                        .any(|segment| segment.key == under_way)
-                })
-            });
-            if !wanted && let Some(build) = self.builds.remove(index) {
-                self.end_build(build);
-            }
-        }
-    }
-
-    fn end_build(&mut self, build: Build) {
-        self.cache
-            .build_abandoned(&build.prefix, build.sequence, &mut self.sequences);
-        self.unhold(Some(build.prefix));
-    }
-
     fn unhold(&mut self, prefix: Option<Arc<Prefix>>) {
         if let Some(prefix) = prefix {
             self.cache.unhold(&prefix, &mut self.sequences);
@@ -472,34 +440,6 @@ impl<M: Model> Worker<'_, M> {
                 });
                 Ok(())
             }
-        }
-    }
-
-    /// Lets a request have the machine (and the KV cache, see [`PrefixCache::attach`]) to itself when all that runs are
-    /// prefixes computed ahead, unless one of them is what it needs. Those begin again after it.
-    fn postpone_background(&mut self, work: &Work) {
-        let needed = |segment: &Segment| {
-            work.prefix()
-                .is_some_and(|prefix| prefix.segments().iter().any(|own| own.key == segment.key))
-        };
-        let in_use = !self.slots.is_empty()
-            || self
-                .waiting
-                .iter()
-                .any(|waiting| !waiting.work.is_background())
-            || self
-                .builds
-                .iter()
-                .any(|build| build.prefix.segments()[build.next..].iter().any(needed));
-        if in_use {
-            return;
-        }
-        for build in std::mem::take(&mut self.builds) {
-            self.end_build(build);
-        }
-        for waiting in std::mem::take(&mut self.waiting) {
-            self.unhold(waiting.work.prefix().cloned());
-            self.background.push_front(waiting.work);
         }
     }
 
@@ -702,48 +642,6 @@ impl<M: Model> Worker<'_, M> {
         true
     }
 
-    fn build_turn(&mut self) -> bool {
-        let Some(mut build) = self.builds.pop_front() else {
-            return false;
-        };
-        match self.build_chunk(&mut build) {
-            Ok(true) => self.unhold(Some(build.prefix)),
-            Ok(false) => self.builds.push_back(build),
-            Err(error) => self.build_failed(build, &error),
-        }
-        true
-    }
-
-    /// `true` when the whole prefix is done.
-    fn build_chunk(&mut self, build: &mut Build) -> Result<bool, EngineError> {
-        let segment = build.prefix.segments()[build.next].clone();
-        let rest = &segment.tokens[build.offset..];
-        let chunk = &rest[..rest.len().min(self.options.chunk_tokens as usize)];
-        self.compute(
-            chunk,
-            segment.start + build.offset as u32,
-            build.sequence,
-            false,
-        )?;
-        build.offset += chunk.len();
-        if build.offset < segment.tokens.len() {
-            return Ok(false);
-        }
-        self.cache.segment_built(
-            &build.prefix,
-            build.next,
-            build.sequence,
-            &mut self.sequences,
-        )?;
-        build.next += 1;
-        build.offset = 0;
-        let done = build.next == build.prefix.len_segments();
-        if !done {
-            self.sequences.begin_block(build.sequence);
-        }
-        Ok(done)
-    }
-
     fn compute(
         &mut self,
         tokens: &[Token],
@@ -763,30 +661,6 @@ impl<M: Model> Worker<'_, M> {
             .collect();
         self.prefill_tokens += tokens.len() as u64;
         self.sequences.decode(&batch)
-    }
-
-    fn build_failed(&mut self, build: Build, error: &EngineError) {
-        tracing::error!(%error, "a prefix could not be computed");
-        let failed: HashSet<PrefixKey> = build.prefix.segments()[build.next..]
-            .iter()
-            .map(|segment| segment.key)
-            .collect();
-        self.end_build(build);
-        for waiting in std::mem::take(&mut self.waiting) {
-            let prefix = waiting.work.prefix().cloned();
-            let concerned = prefix.as_ref().is_some_and(|prefix| {
-                prefix
-                    .segments()
-                    .iter()
-                    .any(|segment| failed.contains(&segment.key))
-            });
-            if concerned {
-                self.unhold(prefix);
-                waiting.work.fail(error.clone());
-            } else {
-                self.waiting.push(waiting);
-            }
-        }
     }
 
     fn publish(&self) {

@@ -7,7 +7,7 @@ use super::file::{self, keys};
 use super::*;
 
 fn home() -> Environment {
-    Environment::from([("HOME", "/home/ada")])
+    Environment::from([("HOME", "/people/ada")])
 }
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
@@ -31,11 +31,11 @@ fn without_a_file_there_is_one_engine_with_the_default_model() {
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(
         config.server.data_dir,
-        Path::new("/home/ada/.local/share/holdfast")
+        Path::new("/people/ada/.local/share/holdfast")
     );
     assert_eq!(
         config.models_dir,
-        Path::new("/home/ada/.local/share/holdfast/models")
+        Path::new("/people/ada/.local/share/holdfast/models")
     );
     assert!(config.auth.required);
     let [engine] = config.engines.as_slice() else {
@@ -95,14 +95,14 @@ fn flags_win_over_environment_and_environment_over_file() {
 
 #[test]
 fn the_data_directory_follows_the_xdg_convention() {
-    let environment = Environment::from([("HOME", "/home/ada"), ("XDG_DATA_HOME", "/data")]);
+    let environment = Environment::from([("HOME", "/people/ada"), ("XDG_DATA_HOME", "/data")]);
     let config = Config::parse(Path::new("x"), "", &Flags::default(), &environment).unwrap();
     assert_eq!(config.server.data_dir, Path::new("/data/holdfast"));
 }
 
 #[test]
 fn an_empty_variable_counts_as_unset() {
-    let environment = Environment::from([("HOME", "/home/ada"), ("HOLDFAST_LISTEN", "")]);
+    let environment = Environment::from([("HOME", "/people/ada"), ("HOLDFAST_LISTEN", "")]);
     let config = Config::parse(Path::new("x"), "", &Flags::default(), &environment).unwrap();
     assert_eq!(config.server.listen.port(), 8080);
 }
@@ -230,7 +230,7 @@ error: `required = false` would open the server on 0.0.0.0:80 to everyone who ca
 #[test]
 fn secrets_are_referred_to_and_never_repeated() {
     let text = "[auth]\nbootstrap_key = \"env:THE_KEY\"\n";
-    let environment = Environment::from([("HOME", "/home/ada"), ("THE_KEY", "0123456789abcdef")]);
+    let environment = Environment::from([("HOME", "/people/ada"), ("THE_KEY", "0123456789abcdef")]);
     let config = Config::parse(Path::new("x"), text, &Flags::default(), &environment).unwrap();
     assert_eq!(
         config.auth.bootstrap_key.unwrap().expose(),
