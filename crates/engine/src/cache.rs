@@ -593,14 +593,13 @@ impl PrefixCache {
             }
             None => {
                 let disk = self.disk.as_ref().ok_or(ReadFailure::Absent)?;
-                let (mut bytes, offset) = disk.read(key)?;
+                let state = disk.read(key)?;
                 sequences
-                    .load(sequence, whole, &bytes[offset..])
+                    .load(sequence, whole, &state)
                     .map_err(|_| ReadFailure::Corrupt)?;
-                bytes.drain(..offset);
                 if let Some(node) = self.nodes.get_mut(key) {
-                    self.ram_bytes += bytes.len() as u64;
-                    node.ram = Some(Arc::new(bytes));
+                    self.ram_bytes += state.len() as u64;
+                    node.ram = Some(Arc::new(state));
                 }
                 self.trim_ram();
                 CacheTier::Disk

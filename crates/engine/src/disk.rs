@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
@@ -209,24 +209,15 @@ impl DiskTier {
         }
     }
 
-    /// Reads and checks a state. The second value is where the state begins in the bytes.
-    pub(crate) fn read(&self, key: &PrefixKey) -> Result<(Vec<u8>, usize), ReadFailure> {
+    /// Reads and checks a state.
+    pub(crate) fn read(&self, key: &PrefixKey) -> Result<Vec<u8>, ReadFailure> {
         if !self.has(key) {
             return Err(ReadFailure::Absent);
         }
-        let bytes =
-            fs::read(self.folder.join(file_name(key))).map_err(|error| match error.kind() {
-                io::ErrorKind::NotFound => ReadFailure::Absent,
-                _ => ReadFailure::Corrupt,
-            })?;
-        if bytes.len() <= HEADER_BYTES
-            || &bytes[..8] != MAGIC
-            || bytes[40..72] != *key.bytes()
-            || blake3::hash(&bytes[40..]).as_bytes() != &bytes[8..40]
-        {
-            return Err(ReadFailure::Corrupt);
-        }
-        Ok((bytes, HEADER_BYTES))
+        read_state(&self.folder.join(file_name(key)), key).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => ReadFailure::Absent,
+            _ => ReadFailure::Corrupt,
+        })
     }
 
     /// Waits until all queued jobs are done.
@@ -318,6 +309,27 @@ fn log_failure(result: io::Result<()>) {
             tracing::warn!(%error, "the prefix state folder could not be changed");
         }
         _ => {}
+    }
+}
+
+fn read_state(path: &Path, key: &PrefixKey) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let bytes = file.metadata()?.len();
+    let mut header = [0_u8; HEADER_BYTES];
+    file.read_exact(&mut header)?;
+    let mut state = Vec::with_capacity(usize::try_from(bytes).unwrap_or(0));
+    file.read_to_end(&mut state)?;
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&header[40..]);
+    // A state is some tens of megabytes, and a request is waiting for it.
+    hasher.update_rayon(&state);
+    let is_right = &header[..8] == MAGIC
+        && header[40..] == *key.bytes()
+        && hasher.finalize().as_bytes() == &header[8..40];
+    if is_right {
+        Ok(state)
+    } else {
+        Err(io::ErrorKind::InvalidData.into())
     }
 }
 
