@@ -49,14 +49,22 @@ impl Gateway {
         threads: u32,
         folder: &Path,
     ) -> Result<Gateway> {
-        let config = folder.join("holdfast.toml");
         let model = std::path::absolute(model)?;
         let model = model.to_str().ok_or("the model's path is not UTF-8")?;
         // A JSON string is a TOML string too.
         let model = serde_json::to_string(model)?;
-        let text = format!(
+        let config = format!(
             "[[engines]]\nname = \"default\"\nmodel = {model}\nthreads = {threads}\n\n[[models]]\nname = \"{MODEL}\"\n"
         );
+        Self::start_configured(binary, &config, folder).await
+    }
+
+    /// Starts `binary` with this configuration and waits until it listens. Its folder is `folder`.
+    ///
+    /// # Errors
+    /// It ends before that.
+    pub async fn start_configured(binary: &Path, text: &str, folder: &Path) -> Result<Gateway> {
+        let config = folder.join("holdfast.toml");
         tokio::fs::write(&config, text).await?;
         let mut process = Command::new(binary)
             .arg("serve")
@@ -68,6 +76,8 @@ impl Gateway {
             .env("HOLDFAST_BOOTSTRAP_KEY", KEY)
             .env("HOLDFAST_MODELS_DIR", folder.join("models"))
             .env("HOLDFAST_LOG", "warn")
+            // What it talks to is on this machine.
+            .env("NO_PROXY", "127.0.0.1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -88,6 +98,16 @@ impl Gateway {
         Err("the server ended before it listened; what it says is above".into())
     }
 
+    /// Where it listens, without a slash at the end.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What requests prove their sender with.
+    pub fn key(&self) -> &'static str {
+        KEY
+    }
+
     /// Its process.
     pub fn process(&self) -> Option<u32> {
         self.process.id()
@@ -98,8 +118,16 @@ impl Gateway {
     /// # Errors
     /// The server refuses.
     pub async fn create_context(&self, text: &str) -> Result<(String, u64)> {
+        self.create_context_of(MODEL, text).await
+    }
+
+    /// The same for a model of any name.
+    ///
+    /// # Errors
+    /// The server refuses.
+    pub async fn create_context_of(&self, model: &str, text: &str) -> Result<(String, u64)> {
         let body = json!({
-            "model": MODEL,
+            "model": model,
             "mode": "common_prefix",
             "messages": [{"role": "system", "content": text}],
         });

@@ -153,6 +153,7 @@ fn context(created_at: UnixMillis) -> Context {
         tool_choice: None,
         display_name: None,
         metadata: Map::new(),
+        policy: Default::default(),
         initial_tokens: 1_000,
         prefix_tokens: 1_000,
         turn_count: 0,

@@ -7,24 +7,31 @@ use std::time::Duration;
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, StoreError};
+use holdfast_store::{ContextStore, StoreError, UpstreamStore};
+use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::auth::Authenticator;
+pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
 use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::routing::Models;
+pub use crate::upstream::{
+    CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
+    UpstreamOptions,
+};
+use crate::upstream::{Parts, Shared, Target, Upstreams};
 
 /// How long stopping waits for writes that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything the gateway keeps durably.
-pub trait Store: ContextStore + KeyStore {}
+pub trait Store: ContextStore + KeyStore + UpstreamStore {}
 
-impl<T: ContextStore + KeyStore> Store for T {}
+impl<T: ContextStore + KeyStore + UpstreamStore> Store for T {}
 
 /// The time, as a function so that tests can move it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -43,18 +50,27 @@ pub struct ModelEntry {
     pub aliases: Vec<String>,
     /// Its context rules.
     pub profile: Profile,
-    /// What answers. Several models may share one.
-    pub engine: Engine,
+    /// What answers.
+    pub source: ModelSource,
     /// Shown in the model list.
     pub owned_by: String,
     /// Shown in the model list; unix seconds.
     pub created: i64,
     /// Length of an answer when the request gives none, tokens; the window bounds it too.
     pub max_output_tokens: u32,
-    /// When the request gives none, 0..=2.
-    pub temperature: f32,
-    /// When the request gives none, 0..=1.
-    pub top_p: f32,
+    /// When the request gives none, 0..=2; `None` leaves it to the upstream.
+    pub temperature: Option<f32>,
+    /// When the request gives none, 0..=1; `None` leaves it to the upstream.
+    pub top_p: Option<f32>,
+}
+
+/// What answers for a model.
+#[derive(Clone)]
+pub enum ModelSource {
+    /// The embedded engine. Several models may share one.
+    Engine(Engine),
+    /// Upstreams, in order of preference.
+    Route(RouteOptions),
 }
 
 /// What bounds requests and tenants.
@@ -123,6 +139,13 @@ pub struct AppOptions {
     pub share_prefixes: SharePrefixes,
     /// What create reports.
     pub create_total_tokens: CreateTotalTokens,
+    /// Upstreams that routes name.
+    pub upstreams: Vec<UpstreamOptions>,
+    /// What models cost.
+    pub catalog: Arc<Catalog>,
+    /// Secret of this installation, from which tenants' salts and cache keys at upstreams are derived. The same on every
+    /// replica and after every start, or else caches are not found again.
+    pub salt: [u8; 32],
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -135,6 +158,9 @@ impl AppOptions {
             limits: Limits::default(),
             share_prefixes: SharePrefixes::default(),
             create_total_tokens: CreateTotalTokens::default(),
+            upstreams: Vec::new(),
+            catalog: Arc::new(Catalog::builtin()),
+            salt: rand::rng().random(),
             auth_required: true,
         }
     }
@@ -151,6 +177,8 @@ pub struct App {
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
     pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) upstreams: Arc<Shared>,
+    targets: Vec<Arc<Target>>,
     clock: Clock,
     tasks: TaskTracker,
     stopping: CancellationToken,
@@ -171,11 +199,29 @@ impl App {
             limits,
             share_prefixes,
             create_total_tokens,
+            upstreams,
+            catalog,
+            salt,
             auth_required,
         } = options;
-        let models = Arc::new(Models::new(models, share_prefixes)?);
         let events = Arc::new(Events::new());
         let tasks = TaskTracker::new();
+        let stopping = CancellationToken::new();
+        let upstreams = Upstreams::new(
+            upstreams,
+            salt,
+            Parts {
+                store: Arc::clone(&store),
+                catalog,
+                events: Arc::clone(&events),
+                clock: Arc::clone(&clock),
+                tasks: tasks.clone(),
+                stopping: stopping.clone(),
+            },
+        )?;
+        let models = Models::new(models, share_prefixes, &upstreams)?;
+        let targets = models.targets();
+        let models = Arc::new(models);
         let contexts = Contexts::new(
             Arc::clone(&store),
             Arc::clone(&models),
@@ -191,7 +237,9 @@ impl App {
             in_flight: Arc::new(Semaphore::new(
                 limits.connections_max.min(Semaphore::MAX_PERMITS),
             )),
-            stopping: CancellationToken::new(),
+            stopping,
+            upstreams: upstreams.shared,
+            targets,
             store,
             limits,
             create_total_tokens,
@@ -212,6 +260,14 @@ impl App {
         let stopping = self.stopping.clone();
         self.tasks
             .spawn(async move { contexts.sweep_until(stopping).await });
+        if !self.targets.is_empty() {
+            // A process that was killed may have removed a context and not yet marked its handles.
+            self.store.doom_orphans().await?;
+            self.tasks.spawn(crate::upstream::run(
+                Arc::clone(&self.upstreams),
+                self.targets.clone(),
+            ));
+        }
         Ok(())
     }
 
@@ -231,6 +287,12 @@ impl App {
     /// The time by the app's clock.
     pub fn now(&self) -> UnixMillis {
         (self.clock)()
+    }
+
+    /// Does what the background work does for upstreams: pings, longer lives for handles, dropping those that nobody
+    /// needs. It runs by itself every few seconds.
+    pub async fn tend_upstreams(&self) {
+        crate::upstream::tend(&self.upstreams, &self.targets).await;
     }
 
     /// Removes every context that has expired, as the sweeper does by itself every few seconds.

@@ -1,4 +1,4 @@
-//! What answers a composed request: the embedded engine, and in time every upstream.
+//! What answers a composed request: the embedded engine, or a route of upstreams.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -6,9 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use holdfast_engine::Prefix;
-use holdfast_protocol::chat::{ChatEvent, Message, Tool};
+use holdfast_protocol::chat::{ChatEvent, Message, Tool, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
-use holdfast_protocol::{ApiError, ContextId, Receipt, UnixMillis};
+use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis};
+
+use crate::upstream::UpstreamPrefix;
 
 /// What a context's prefix is made of.
 #[derive(Debug, Clone)]
@@ -19,8 +21,12 @@ pub(crate) struct PrefixContent {
     pub(crate) initial: Vec<Message>,
     /// Remembered messages.
     pub(crate) history: Vec<Message>,
+    /// How many messages of the history had been there one turn earlier.
+    pub(crate) previous_history: usize,
     /// Functions held with the prefix.
     pub(crate) tools: Vec<Tool>,
+    /// Stored with the context.
+    pub(crate) tool_choice: Option<ToolChoice>,
     /// What a template that prints the date takes for now: the context's creation, so that the prefix never moves.
     pub(crate) rendered_at: UnixMillis,
 }
@@ -32,8 +38,56 @@ pub(crate) struct PreparedPrefix {
     pub(crate) tokens: u64,
     /// Tokens that each message of the history adds, in order.
     pub(crate) history_tokens: Vec<u32>,
+    /// What the backend makes of it.
+    pub(crate) state: PrefixState,
+}
+
+/// A prefix in the form its backend works with.
+#[derive(Debug, Clone)]
+pub(crate) enum PrefixState {
     /// What the embedded engine calls it.
-    pub(crate) kv: Arc<Prefix>,
+    Kv(Arc<Prefix>),
+    /// What is sent to upstreams.
+    Upstream(Arc<UpstreamPrefix>),
+}
+
+impl PreparedPrefix {
+    /// The embedded engine's form.
+    ///
+    /// # Errors
+    /// It was prepared by another backend, which only a defect of ours can bring about.
+    pub(crate) fn kv(&self) -> Result<&Arc<Prefix>, ApiError> {
+        match &self.state {
+            PrefixState::Kv(prefix) => Ok(prefix),
+            PrefixState::Upstream(_) => Err(wrong_backend()),
+        }
+    }
+
+    /// The upstreams' form.
+    ///
+    /// # Errors
+    /// See [`PreparedPrefix::kv`].
+    pub(crate) fn upstream(&self) -> Result<&Arc<UpstreamPrefix>, ApiError> {
+        match &self.state {
+            PrefixState::Upstream(prefix) => Ok(prefix),
+            PrefixState::Kv(_) => Err(wrong_backend()),
+        }
+    }
+
+    /// Memory it takes beside the context's messages, bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.state {
+            PrefixState::Kv(_) => {
+                usize::try_from(self.tokens).unwrap_or(usize::MAX / 8) * size_of::<i32>()
+            }
+            PrefixState::Upstream(prefix) => prefix.bytes(),
+        }
+    }
+}
+
+fn wrong_backend() -> ApiError {
+    tracing::error!("a prefix has come to a backend that did not make it");
+    ApiError::internal()
 }
 
 /// What making a prefix resident took.
@@ -41,13 +95,15 @@ pub(crate) struct PreparedPrefix {
 pub(crate) struct HeldPrefix {
     /// Tokens that were there already.
     pub(crate) resident_tokens: u64,
+    /// Its size by the upstream's own count, where it gave one.
+    pub(crate) tokens: Option<u64>,
 }
 
 /// The context's part in a chat.
 #[derive(Debug, Clone)]
 pub(crate) struct ChatPrefix {
     /// The context.
-    pub(crate) context_id: ContextId,
+    pub(crate) context: Context,
     /// Of its stored state, before this request's truncation.
     pub(crate) prepared: PreparedPrefix,
     /// Whether `prepared` was made from the same messages and tools as this request's.
@@ -65,6 +121,8 @@ pub(crate) struct ChatWork {
     pub(crate) composed: ComposedRequest,
     /// Longest answer, tokens.
     pub(crate) max_tokens: u32,
+    /// Whether the client said so; otherwise it is a default, which an upstream may know better.
+    pub(crate) max_tokens_given: bool,
     /// See [`PrefixContent::rendered_at`]; without a context the time of the request.
     pub(crate) rendered_at: UnixMillis,
 }
@@ -87,22 +145,24 @@ pub(crate) trait Backend: Send + Sync {
     /// until [`Backend::release`].
     async fn hold(
         &self,
-        project: &str,
-        pin: &ContextId,
+        context: &Context,
         prefix: &PreparedPrefix,
     ) -> Result<HeldPrefix, ApiError>;
 
     /// Pins without computing.
-    fn pin(&self, pin: &ContextId, prefix: &PreparedPrefix);
+    fn pin(&self, context: &Context, prefix: &PreparedPrefix);
 
-    /// Like [`Backend::hold`], in the background.
-    fn hold_later(&self, project: &str, pin: &ContextId, prefix: &PreparedPrefix);
+    /// Like [`Backend::hold`], in the background; called when a session's turn has been committed.
+    fn hold_later(&self, context: &Context, prefix: &PreparedPrefix);
+
+    /// The context's expiry was set anew: copies that end before must be given longer.
+    fn extend(&self, context: &Context);
 
     /// At start: forgets what it keeps for contexts that are not among these.
     fn retain(&self, living: &HashSet<String>);
 
-    /// Forgets a context.
-    fn release(&self, pin: &ContextId);
+    /// Forgets a context that is gone, and drops what was made for it.
+    fn release(&self, context: &ContextId);
 
     /// About how many tokens the messages add to a prompt.
     fn estimate_tokens(&self, messages: &[Message]) -> u32;

@@ -7,10 +7,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use holdfast_protocol::context::OnTooSmall;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::app::{Catalog, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
 
@@ -26,7 +29,7 @@ pub use problems::{ConfigErrors, Place, Problem};
 pub const DEFAULT_FILE: &str = "holdfast.toml";
 
 /// A complete and valid configuration.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Config {
     /// The file it came from.
     pub file: Option<PathBuf>,
@@ -40,8 +43,12 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Folder of pulled model files.
     pub models_dir: PathBuf,
-    /// Never empty; names are unique.
+    /// Names are unique. Empty where all models are routed to upstreams.
     pub engines: Vec<EngineConfig>,
+    /// Names are unique. Without credentials where secrets were not followed.
+    pub upstreams: Vec<UpstreamOptions>,
+    /// What is known of models and prices.
+    pub catalog: Arc<Catalog>,
     /// Never empty; names and aliases are unique together.
     pub models: Vec<ModelConfig>,
 }
@@ -97,6 +104,29 @@ pub struct ContextsConfig {
     pub contexts_per_project_max: u64,
     /// Most tokens of a project's living contexts.
     pub context_tokens_per_project_max: u64,
+    /// What happens to a context that is too small for its upstream to cache, when neither of them says.
+    pub on_too_small: OnTooSmall,
+    /// What replaces the data directory's salt.
+    pub salt: Option<Secret>,
+}
+
+/// What happens to contexts that are too small to be cached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SmallContexts {
+    /// Creating one fails.
+    Error,
+    /// They are sent whole each time, and receipts say so.
+    Replay,
+}
+
+impl From<SmallContexts> for OnTooSmall {
+    fn from(word: SmallContexts) -> Self {
+        match word {
+            SmallContexts::Error => OnTooSmall::Error,
+            SmallContexts::Replay => OnTooSmall::Replay,
+        }
+    }
 }
 
 /// Who shares the computed state of equal content.
@@ -160,12 +190,12 @@ pub struct EngineConfig {
 }
 
 /// One of `[[models]]`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ModelConfig {
     /// What clients ask for.
     pub name: String,
-    /// Index into [`Config::engines`].
-    pub engine: usize,
+    /// What answers.
+    pub source: ModelSource,
     /// Whose rules its contexts follow.
     pub profile: ProfileName,
     /// More names.
@@ -174,16 +204,30 @@ pub struct ModelConfig {
     pub min_context_tokens: u32,
     /// Length of an answer when the request sets none, tokens.
     pub max_output_tokens: u32,
-    /// Temperature when the request sets none.
-    pub temperature: f32,
-    /// Nucleus when the request sets none.
-    pub top_p: f32,
+    /// Temperature when the request sets none; `None`: the upstream's own.
+    pub temperature: Option<f32>,
+    /// Nucleus when the request sets none; `None`: the upstream's own.
+    pub top_p: Option<f32>,
     /// Life of a context when the request sets none, seconds; `None`: by profile.
     pub ttl_default_seconds: Option<u32>,
     /// Shortest life, seconds; `None`: by profile.
     pub ttl_min_seconds: Option<u32>,
     /// Longest life, seconds; `None`: by profile.
     pub ttl_max_seconds: Option<u32>,
+}
+
+/// What answers for a model.
+#[derive(Debug, Clone)]
+pub enum ModelSource {
+    /// Index into [`Config::engines`].
+    Engine(usize),
+    /// Upstreams.
+    Route {
+        /// Which ones; all of them are in [`Config::upstreams`].
+        route: RouteOptions,
+        /// Most tokens of prompt and answer together.
+        window_tokens: u32,
+    },
 }
 
 /// The profiles by name.
@@ -314,6 +358,7 @@ fn read(
         Ok(text) => resolve(Some(&path), &text, flags, environment, secrets),
         Err(error) => Err(ConfigErrors {
             file: path.display().to_string(),
+            others: Vec::new(),
             text: String::new(),
             problems: vec![Problem {
                 span: None,

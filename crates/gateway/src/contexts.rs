@@ -131,7 +131,9 @@ impl Contexts {
             project: project.to_owned(),
             initial: create.messages.clone(),
             history: Vec::new(),
+            previous_history: 0,
             tools: create.tools.clone(),
+            tool_choice: create.tool_choice.clone(),
             rendered_at: rendered_at(now),
         };
         let prefix = model.backend.prepare(content).await?;
@@ -217,6 +219,7 @@ impl Contexts {
             .await
             .map_err(store_error)?;
         self.cache().update_row(&context);
+        model.backend.extend(&context);
         Ok(context)
     }
 
@@ -239,11 +242,16 @@ impl Contexts {
         content: ContextContent,
         prefix: PreparedPrefix,
     ) -> Result<Created, ApiError> {
+        let mut context = context;
         let guard = self.reserve(model, &context).await?;
-        let held = model
-            .backend
-            .hold(&context.project, &context.id, &prefix)
-            .await?;
+        let held = model.backend.hold(&context, &prefix).await?;
+        if let Some(tokens) = held.tokens
+            && context.turn_count == 0
+        {
+            context.initial_tokens = tokens;
+            context.prefix_tokens = tokens;
+            self.living.resize(&context.project, &context.id, tokens);
+        }
         let (answer, stored) = oneshot::channel();
         let contexts = Arc::clone(self);
         // On a task of its own, because a write that has begun must be brought to an end also when the client has gone.
@@ -340,7 +348,7 @@ impl Contexts {
             .turns
             .retain(|turn| turn.number <= context.turn_count);
         let prefix = self.prepare(model, context, &content).await?;
-        model.backend.pin(&context.id, &prefix);
+        model.backend.pin(context, &prefix);
         let loaded = Loaded {
             content: Arc::new(content),
             prefix,
@@ -368,13 +376,16 @@ impl Contexts {
             .remembered(context.dropped_messages)
             .map(|stored| stored.message.clone())
             .collect();
+        let last_turn = content.turns.last().map_or(0, |turn| turn.messages.len());
         model
             .backend
             .prepare(PrefixContent {
                 project: context.project.clone(),
                 initial: content.initial.clone(),
+                previous_history: history.len().saturating_sub(last_turn),
                 history,
                 tools: context.tools.clone(),
+                tool_choice: context.tool_choice.clone(),
                 rendered_at: rendered_at(context.created_at),
             })
             .await

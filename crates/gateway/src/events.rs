@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use holdfast_engine::EngineStatus;
-use holdfast_protocol::usage::CacheStatus;
+use holdfast_protocol::usage::{BilledUsage, CacheStatus};
 use holdfast_protocol::{Receipt, Usage};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -14,7 +14,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::app::ModelSource;
 use crate::routing::Models;
+use crate::upstream::Target;
 
 const DURATION_BUCKETS_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
@@ -42,6 +44,29 @@ struct TokenLabels {
 struct UseLabels {
     model: String,
     result: &'static str,
+}
+
+/// Upstreams and their models are configured, so that there are as many series as lines in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamLabels {
+    upstream: String,
+    model: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamResultLabels {
+    upstream: String,
+    model: String,
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UpstreamTokenLabels {
+    upstream: String,
+    model: String,
+    request: &'static str,
+    kind: &'static str,
+    source: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,6 +111,11 @@ pub(crate) struct Events {
     turns_committed: Counter,
     replays: Counter,
     panics: Counter,
+    upstream_requests: Family<UpstreamResultLabels, Counter>,
+    upstream_tokens: Family<UpstreamTokenLabels, Counter>,
+    upstream_handles: Family<UpstreamLabels, Counter>,
+    upstream_pings: Family<UpstreamLabels, Counter>,
+    upstreams_resting: Family<UpstreamLabels, Gauge>,
     engine: EngineMetrics,
 }
 
@@ -114,6 +144,11 @@ impl Events {
             turns_committed: Counter::default(),
             replays: Counter::default(),
             panics: Counter::default(),
+            upstream_requests: Family::default(),
+            upstream_tokens: Family::default(),
+            upstream_handles: Family::default(),
+            upstream_pings: Family::default(),
+            upstreams_resting: Family::default(),
             engine: EngineMetrics::new(&mut registry),
             registry: Registry::default(),
         };
@@ -177,8 +212,91 @@ impl Events {
             "Requests that met a defect",
             events.panics.clone(),
         );
+        registry.register(
+            "upstream_requests",
+            "Attempts at upstreams, by outcome",
+            events.upstream_requests.clone(),
+        );
+        registry.register(
+            "upstream_tokens",
+            "Tokens that upstreams charge for: fresh input, input read from their cache, written to it by lifetime, output",
+            events.upstream_tokens.clone(),
+        );
+        registry.register(
+            "upstream_handles_made",
+            "Copies of contexts made at upstreams",
+            events.upstream_handles.clone(),
+        );
+        registry.register(
+            "upstream_pings",
+            "Requests that kept a context warm",
+            events.upstream_pings.clone(),
+        );
+        registry.register(
+            "upstream_breaker_open",
+            "1 while an upstream that kept failing is left alone",
+            events.upstreams_resting.clone(),
+        );
         events.registry = registry;
         events
+    }
+
+    /// An attempt at an upstream has ended: `ok`, or the failure's word.
+    pub(crate) fn upstream_answered(&self, target: &Target, result: &'static str) {
+        self.upstream_requests
+            .get_or_create(&UpstreamResultLabels {
+                upstream: target.name().to_owned(),
+                model: target.model.clone(),
+                result,
+            })
+            .inc();
+    }
+
+    /// What an upstream charges for a request: `chat`, `create`, `prewarm` or `ping`. `is_reported` is false for
+    /// numbers that are our estimate.
+    pub(crate) fn upstream_usage(
+        &self,
+        target: &Target,
+        request: &'static str,
+        usage: &BilledUsage,
+        is_reported: bool,
+    ) {
+        let writes = &usage.cache_writes;
+        let kinds = [
+            ("fresh", usage.fresh_tokens().unwrap_or(0)),
+            ("cache_read", usage.cache_read_tokens),
+            ("cache_write_5m", writes.m5),
+            ("cache_write_30m", writes.m30),
+            ("cache_write_1h", writes.h1),
+            ("cache_write_12h", writes.h12),
+            ("cache_write", writes.other),
+            ("output", usage.output_tokens),
+        ];
+        for (kind, tokens) in kinds.into_iter().filter(|(_, tokens)| *tokens > 0) {
+            self.upstream_tokens
+                .get_or_create(&UpstreamTokenLabels {
+                    upstream: target.name().to_owned(),
+                    model: target.model.clone(),
+                    request,
+                    kind,
+                    source: if is_reported { "provider" } else { "estimate" },
+                })
+                .inc_by(tokens);
+        }
+    }
+
+    /// A copy of a context has been made at an upstream.
+    pub(crate) fn handle_made(&self, target: &Target) {
+        self.upstream_handles
+            .get_or_create(&upstream_labels(target))
+            .inc();
+    }
+
+    /// A context has been kept warm.
+    pub(crate) fn pinged(&self, target: &Target) {
+        self.upstream_pings
+            .get_or_create(&upstream_labels(target))
+            .inc();
     }
 
     /// A request has begun.
@@ -291,6 +409,11 @@ impl Events {
     /// Everything in the text format of OpenMetrics.
     pub(crate) fn encode(&self, models: &Models) -> String {
         self.engine.update(models);
+        for target in models.targets() {
+            self.upstreams_resting
+                .get_or_create(&upstream_labels(&target))
+                .set(i64::from(target.upstream.breaker.is_open()));
+        }
         let mut metrics = String::new();
         if let Err(error) = text::encode(&mut metrics, &self.registry) {
             tracing::error!(%error, "the metrics can't be written");
@@ -398,7 +521,10 @@ impl EngineMetrics {
 
     fn update(&self, models: &Models) {
         for model in models.iter() {
-            let status = model.entry.engine.status();
+            let ModelSource::Engine(engine) = &model.entry.source else {
+                continue;
+            };
+            let status = engine.status();
             let labels = ModelLabels {
                 model: model.entry.name.clone(),
             };
@@ -412,6 +538,13 @@ impl EngineMetrics {
                     .store(read(&status), Ordering::Relaxed);
             }
         }
+    }
+}
+
+fn upstream_labels(target: &Target) -> UpstreamLabels {
+    UpstreamLabels {
+        upstream: target.name().to_owned(),
+        model: target.model.clone(),
     }
 }
 

@@ -5,6 +5,7 @@
 pub mod app;
 pub mod auth;
 mod backend;
+pub mod catalog;
 pub mod cli;
 pub mod client;
 pub mod config;
@@ -17,3 +18,4 @@ pub mod models;
 mod routing;
 pub mod serve;
 pub mod server;
+mod upstream;

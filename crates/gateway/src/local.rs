@@ -16,11 +16,11 @@ use holdfast_engine::{
 use holdfast_protocol::chat::{ChatEvent, ContentPart, Message, ResponseFormat, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
 use holdfast_protocol::usage::{CacheStatus, Source};
-use holdfast_protocol::{ApiError, ContextId, ErrorKind, Receipt, Usage};
+use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, Usage};
 
 use crate::app::SharePrefixes;
 use crate::backend::{
-    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, PrefixContent, PreparedPrefix,
+    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, PrefixContent, PrefixState, PreparedPrefix,
 };
 
 /// The namespace of all projects when prefixes are shared. No project can be called so: it has a space.
@@ -60,9 +60,8 @@ impl LocalBackend {
         work: &mut ChatWork,
     ) -> Result<(PromptPlan, Option<Arc<Prefix>>), ApiError> {
         let composed = &mut work.composed;
-        // Moved out: nobody reads them after this, and a context can be large.
-        let initial = std::mem::take(&mut composed.initial);
-        let history = std::mem::take(&mut composed.history);
+        let initial = composed.initial().to_vec();
+        let history: Vec<Message> = composed.history().cloned().collect();
         let new = std::mem::take(&mut composed.new);
         let tools = composed.tools.clone();
         let rendered_at = work.rendered_at;
@@ -71,7 +70,11 @@ impl LocalBackend {
         let prepared = work
             .prefix
             .as_ref()
-            .map(|prefix| (Arc::clone(&prefix.prepared.kv), prefix.is_current));
+            .map(|prefix| {
+                let kv = prefix.prepared.kv()?;
+                Ok::<_, ApiError>((Arc::clone(kv), prefix.is_current))
+            })
+            .transpose()?;
         let bytes = text_bytes(&initial) + text_bytes(&history) + text_bytes(&new);
         run_sized(bytes, move || {
             let plan = engine
@@ -122,7 +125,7 @@ impl Backend for LocalBackend {
             Ok(PreparedPrefix {
                 tokens,
                 history_tokens,
-                kv,
+                state: PrefixState::Kv(kv),
             })
         })
         .await
@@ -130,35 +133,45 @@ impl Backend for LocalBackend {
 
     async fn hold(
         &self,
-        project: &str,
-        pin: &ContextId,
+        context: &Context,
         prefix: &PreparedPrefix,
     ) -> Result<HeldPrefix, ApiError> {
         let held = self
             .engine
-            .hold(project, pin.as_str(), Arc::clone(&prefix.kv))
+            .hold(
+                &context.project,
+                context.id.as_str(),
+                Arc::clone(prefix.kv()?),
+            )
             .await
             .map_err(api_error)?;
         Ok(HeldPrefix {
             resident_tokens: held.prefix_tokens.saturating_sub(held.computed_tokens),
+            tokens: None,
         })
     }
 
-    fn pin(&self, pin: &ContextId, prefix: &PreparedPrefix) {
-        self.engine.pin(pin.as_str(), Arc::clone(&prefix.kv));
+    fn pin(&self, context: &Context, prefix: &PreparedPrefix) {
+        if let Ok(prefix) = prefix.kv() {
+            self.engine.pin(context.id.as_str(), Arc::clone(prefix));
+        }
     }
 
-    fn hold_later(&self, project: &str, pin: &ContextId, prefix: &PreparedPrefix) {
-        self.engine
-            .hold_later(project, pin.as_str(), Arc::clone(&prefix.kv));
+    fn hold_later(&self, context: &Context, prefix: &PreparedPrefix) {
+        if let Ok(prefix) = prefix.kv() {
+            self.engine
+                .hold_later(&context.project, context.id.as_str(), Arc::clone(prefix));
+        }
     }
+
+    fn extend(&self, _context: &Context) {}
 
     fn retain(&self, living: &HashSet<String>) {
         self.engine.retain_pins(living.clone());
     }
 
-    fn release(&self, pin: &ContextId) {
-        self.engine.release(pin.as_str());
+    fn release(&self, context: &ContextId) {
+        self.engine.release(context.as_str());
     }
 
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {
@@ -329,7 +342,7 @@ fn receipt(
     first_token_ms: u64,
 ) -> Receipt {
     let mut receipt = Receipt {
-        context_id: prefix.context_id,
+        context_id: prefix.context.id,
         status: used.map_or(CacheStatus::Degraded, |used| used.status),
         reason: used.and_then(|used| used.reason).map(str::to_owned),
         tier: used.and_then(|used| used.tier),
@@ -338,6 +351,8 @@ fn receipt(
         written_tokens: 0,
         source: Source::Engine,
         first_token_ms: Some(first_token_ms),
+        upstream: None,
+        money: None,
     };
     // Without a part that the engine could keep there is nothing stable either.
     if !prefix_stable || used.is_none() {

@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::{KeyScope, KeyStore, SqliteStore, StoreError};
+use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, AppOptions, Limits, ModelEntry, system_clock};
-use crate::config::{Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
+use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, system_clock};
+use crate::config::{self, Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
 use crate::keys::{self, Secret};
 use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
@@ -68,6 +69,15 @@ pub enum Announcement {
         name: String,
         /// Names of the models it serves.
         models: Vec<String>,
+        /// Most tokens of prompt and answer.
+        window_tokens: u32,
+    },
+    /// A model is routed to upstreams.
+    Route {
+        /// Its names.
+        models: Vec<String>,
+        /// Names of the upstreams, in the order of the configuration.
+        upstreams: Vec<String>,
         /// Most tokens of prompt and answer.
         window_tokens: u32,
     },
@@ -142,36 +152,52 @@ async fn start(
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<Running, ServeError> {
     let first_key = ensure_keys(config, data_dir, &**store, now()).await?;
-    let models = ModelStore::new(&config.models_dir);
-    let mut engines = Vec::new();
-    let mut entries = Vec::new();
-    let mut files = Vec::new();
+    let store_of_models = ModelStore::new(&config.models_dir);
+    let mut started = Vec::new();
     for (index, engine_config) in config.engines.iter().enumerate() {
-        let open = open_model(&models, engine_config, progress).await?;
-        let served = config.models.iter().filter(|model| model.engine == index);
+        let open = open_model(&store_of_models, engine_config, progress).await?;
         let engine = start_engine(engine_config, data_dir, &open).await?;
-        let window_tokens = engine.info().window_tokens;
-        let created = created_seconds(&open);
-        let before = entries.len();
-        for model in served {
-            entries.push(model_entry(model, engine.clone(), window_tokens, created));
-        }
         announce(Announcement::Engine {
             name: engine_config.name.clone(),
-            models: entries[before..]
+            models: config
+                .models
                 .iter()
-                .flat_map(|entry: &ModelEntry| {
-                    std::iter::once(&entry.name).chain(&entry.aliases).cloned()
-                })
+                .filter(
+                    |model| matches!(model.source, config::ModelSource::Engine(of) if of == index),
+                )
+                .flat_map(names)
                 .collect(),
-            window_tokens,
+            window_tokens: engine.info().window_tokens,
         });
-        engines.push(engine);
-        files.push(open);
+        started.push(StartedEngine {
+            created: created_seconds(&open),
+            engine,
+            file: open,
+        });
     }
+    for model in &config.models {
+        if let config::ModelSource::Route {
+            route,
+            window_tokens,
+        } = &model.source
+        {
+            let upstreams = route.targets.iter().map(|target| target.upstream.clone());
+            announce(Announcement::Route {
+                models: names(model).collect(),
+                upstreams: upstreams.collect(),
+                window_tokens: *window_tokens,
+            });
+        }
+    }
+    let entries = config
+        .models
+        .iter()
+        .filter_map(|model| model_entry(model, config, &started))
+        .collect();
+    let salt = salt(config, data_dir)?;
     let app = App::new(
         Arc::clone(store) as _,
-        app_options(config, entries),
+        app_options(config, entries, salt),
         system_clock(),
     )
     .map_err(ServeError::new)?;
@@ -185,11 +211,28 @@ async fn start(
             file: data_dir.first_key_file(),
         });
     }
+    let (engines, files) = started
+        .into_iter()
+        .map(|started| (started.engine, started.file))
+        .unzip();
     Ok(Running {
         app,
         engines,
         _files: files,
     })
+}
+
+/// An engine that runs, and the file it has mapped.
+struct StartedEngine {
+    engine: Engine,
+    file: OpenModel,
+    /// Seconds since the Unix epoch.
+    created: i64,
+}
+
+/// All names of a model.
+fn names(model: &ModelConfig) -> impl Iterator<Item = String> {
+    std::iter::once(&model.name).chain(&model.aliases).cloned()
 }
 
 async fn listen(
@@ -457,33 +500,67 @@ async fn start_engine(
         })
 }
 
+/// `None` for an engine that was not started.
 fn model_entry(
-    config: &ModelConfig,
-    engine: Engine,
-    window_tokens: u32,
-    created: i64,
-) -> ModelEntry {
-    let mut profile = Profile::of(config.profile.kind(), window_tokens);
-    profile.min_context_tokens = config.min_context_tokens;
-    profile.ttl_default_seconds = config
+    model: &ModelConfig,
+    config: &Config,
+    engines: &[StartedEngine],
+) -> Option<ModelEntry> {
+    let (source, window_tokens, owned_by, created) = match &model.source {
+        config::ModelSource::Engine(index) => {
+            let started = engines.get(*index)?;
+            let engine = started.engine.clone();
+            let window_tokens = engine.info().window_tokens;
+            let source = ModelSource::Engine(engine);
+            (source, window_tokens, "holdfast", started.created)
+        }
+        config::ModelSource::Route {
+            route,
+            window_tokens,
+        } => {
+            let first = route.targets.first().and_then(|target| {
+                let mut upstreams = config.upstreams.iter();
+                upstreams.find(|upstream| upstream.name == target.upstream)
+            });
+            let owned_by = first.map_or("holdfast", |upstream| upstream.provider.name);
+            // When a provider's model was made is not known.
+            (
+                ModelSource::Route(route.clone()),
+                *window_tokens,
+                owned_by,
+                0,
+            )
+        }
+    };
+    let mut profile = Profile::of(model.profile.kind(), window_tokens);
+    profile.min_context_tokens = model.min_context_tokens;
+    profile.ttl_default_seconds = model
         .ttl_default_seconds
         .unwrap_or(profile.ttl_default_seconds);
-    profile.ttl_min_seconds = config.ttl_min_seconds.unwrap_or(profile.ttl_min_seconds);
-    profile.ttl_max_seconds = config.ttl_max_seconds.unwrap_or(profile.ttl_max_seconds);
-    ModelEntry {
-        name: config.name.clone(),
-        aliases: config.aliases.clone(),
+    profile.ttl_min_seconds = model.ttl_min_seconds.unwrap_or(profile.ttl_min_seconds);
+    profile.ttl_max_seconds = model.ttl_max_seconds.unwrap_or(profile.ttl_max_seconds);
+    Some(ModelEntry {
+        name: model.name.clone(),
+        aliases: model.aliases.clone(),
         profile,
-        engine,
-        owned_by: "holdfast".into(),
+        source,
+        owned_by: owned_by.into(),
         created,
-        max_output_tokens: config.max_output_tokens,
-        temperature: config.temperature,
-        top_p: config.top_p,
-    }
+        max_output_tokens: model.max_output_tokens,
+        temperature: model.temperature,
+        top_p: model.top_p,
+    })
 }
 
-fn app_options(config: &Config, models: Vec<ModelEntry>) -> AppOptions {
+/// The secret of this installation: the configuration's, where there is one, else the data directory's.
+fn salt(config: &Config, data_dir: &DataDir) -> Result<[u8; 32], ServeError> {
+    if let Some(text) = &config.contexts.salt {
+        return Ok(Sha256::digest(text.expose().as_bytes()).into());
+    }
+    data_dir.salt()
+}
+
+fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppOptions {
     AppOptions {
         models,
         limits: Limits {
@@ -504,6 +581,9 @@ fn app_options(config: &Config, models: Vec<ModelEntry>) -> AppOptions {
             CreateTotalTokens::Sum => crate::app::CreateTotalTokens::Sum,
             CreateTotalTokens::Zero => crate::app::CreateTotalTokens::Zero,
         },
+        upstreams: config.upstreams.clone(),
+        catalog: Arc::clone(&config.catalog),
+        salt,
         auth_required: config.auth.required,
     }
 }

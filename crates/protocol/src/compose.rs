@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::chat::{ChatRequest, Message, Role, Tool, ToolChoice};
 use crate::context::{
     Context, ContextContent, ContextMode, ProfileKind, StoredMessage, Truncation,
@@ -14,15 +16,13 @@ const ROLLING_WINDOW_TOKENS_DEFAULT: u64 = 4_096;
 
 /// What a backend is asked to answer.
 ///
-/// The prompt is `initial`, then each message of `history`, then each message of `new`. `initial` is one unit for the
-/// cache; each message after it is a unit of its own, so that a session's next turn, a fork and a rebuild meet the
-/// same borders.
+/// The prompt is [`ComposedRequest::initial`], then each message of [`ComposedRequest::history`], then each message of
+/// `new`. The initial messages are one unit for the cache; each message after them is a unit of its own, so that a
+/// session's next turn, a fork and a rebuild meet the same borders.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ComposedRequest {
-    /// Messages given at create; empty without a context.
-    pub initial: Vec<Message>,
-    /// Remembered turns after truncation, in order.
-    pub history: Vec<Message>,
+    /// What the context holds, shared with it so that a large context costs a chat nothing; `None` without a context.
+    content: Option<Arc<ContextContent>>,
     /// The request's own messages.
     pub new: Vec<Message>,
     /// Tools of the context, or of the request where the context has none.
@@ -37,6 +37,23 @@ pub struct ComposedRequest {
     pub request: ChatRequest,
 }
 
+impl ComposedRequest {
+    /// Messages given at create; empty without a context.
+    pub fn initial(&self) -> &[Message] {
+        self.content
+            .as_ref()
+            .map_or(&[], |content| content.initial.as_slice())
+    }
+
+    /// Remembered turns after truncation, in order.
+    pub fn history(&self) -> impl Iterator<Item = &Message> {
+        self.content
+            .iter()
+            .flat_map(|content| content.remembered(self.dropped_messages))
+            .map(|stored| &stored.message)
+    }
+}
+
 /// Composes a chat request with its context, or with none.
 ///
 /// `reserve_tokens` is what the new messages and the answer need at least; truncation makes room for it. Whether the
@@ -46,7 +63,7 @@ pub struct ComposedRequest {
 /// No messages or an assistant message last, `n` > 1 in a session, tools that differ from the context's own (beside a
 /// `gemini` context any that are not its own), a `tool_choice` that no tool fits.
 pub fn compose(
-    context: Option<(&Context, &ContextContent)>,
+    context: Option<(&Context, &Arc<ContextContent>)>,
     mut request: ChatRequest,
     window_tokens: u32,
     reserve_tokens: u32,
@@ -57,8 +74,7 @@ pub fn compose(
         let tools = request.tools.clone();
         let tool_choice = effective_tool_choice(request.tool_choice.as_ref(), None, &tools)?;
         return Ok(ComposedRequest {
-            initial: Vec::new(),
-            history: Vec::new(),
+            content: None,
             new,
             tools,
             tool_choice,
@@ -95,11 +111,7 @@ pub fn compose(
         )
     });
     Ok(ComposedRequest {
-        initial: content.initial.clone(),
-        history: remembered[dropped_now..]
-            .iter()
-            .map(|stored| stored.message.clone())
-            .collect(),
+        content: Some(Arc::clone(content)),
         new,
         tools,
         tool_choice,

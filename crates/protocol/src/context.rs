@@ -72,6 +72,56 @@ pub struct Profile {
     pub window_tokens: u32,
 }
 
+/// When an upstream's copy of a context is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Warm {
+    /// With the context where copies are made by a call of their own (handles); else by the first chat.
+    #[default]
+    Eager,
+    /// By the first chat.
+    Lazy,
+    /// With the context, also where that takes a request of its own (breakpoints, automatic caches).
+    Prewarm,
+}
+
+/// Whether copies are refreshed while nobody uses the context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeepWarm {
+    /// Never.
+    #[default]
+    Off,
+    /// While it pays, given how often the context is used.
+    Auto,
+    /// As long as the context lives.
+    Always,
+}
+
+/// What happens with a prefix that the upstream can't cache because it is too small.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnTooSmall {
+    /// Creating the context fails.
+    Error,
+    /// The context is made; every chat sends it whole and its receipt says so.
+    Replay,
+}
+
+/// How a context's copies at upstreams are kept. Without meaning on the embedded engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct CachePolicy {
+    /// When they are made.
+    #[serde(default)]
+    pub warm: Warm,
+    /// Whether they are refreshed.
+    #[serde(default)]
+    pub keep_warm: KeepWarm,
+    /// `None`: as the configuration says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_too_small: Option<OnTooSmall>,
+}
+
 /// Which paths a create came in by; with an absent `mode` Ark's native paths mean `session` (DESIGN section 5).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CreateSurface {
@@ -102,6 +152,8 @@ pub struct CreateContext {
     pub display_name: Option<String>,
     /// Shown by get and list only.
     pub metadata: Map<String, Value>,
+    /// How copies at upstreams are kept.
+    pub policy: CachePolicy,
 }
 
 /// `truncation_strategy` as a client sent it, before the rules of mode and model are applied.
@@ -195,6 +247,8 @@ pub struct Context {
     pub display_name: Option<String>,
     /// Shown by get and list.
     pub metadata: Map<String, Value>,
+    /// How copies at upstreams are kept.
+    pub policy: CachePolicy,
     /// Tokens of the initial messages, by the model's tokenizer.
     pub initial_tokens: u64,
     /// Tokens of what a chat continues from now: initial messages and remembered history.

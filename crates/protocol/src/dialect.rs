@@ -1,32 +1,46 @@
 //! Wire formats. One folder per dialect, both directions in it.
 //!
 //! A dialect translates bytes into the internal representation and back; it decides nothing about models, contexts or
-//! caching. Streams carry state, so each dialect has a `StreamEncoder` and a `StreamDecoder` beside the trait.
+//! caching. [`Dialect`] is the side towards clients, [`UpstreamDialect`] the side towards upstreams; streams to clients
+//! carry state, so each client dialect has a `StreamEncoder` beside the trait.
 
+pub mod anthropic;
+pub mod bedrock;
 mod fields;
+pub mod gemini;
 pub mod openai;
+mod pieces;
+pub mod responses;
+#[cfg(test)]
+mod upstream_cases;
 
 use bytes::Bytes;
 
 use crate::chat::{ChatRequest, ChatResponse};
 use crate::error::ApiError;
+use crate::provider::UpstreamDialectName;
+use crate::upstream::UpstreamDialect;
 
-/// One wire format for chats.
+/// The translation for upstreams that speak `name`.
+pub fn upstream(name: UpstreamDialectName) -> &'static dyn UpstreamDialect {
+    match name {
+        UpstreamDialectName::OpenaiChat => &openai::OpenAiUpstream,
+        UpstreamDialectName::OpenaiResponses => &responses::OpenAiResponses,
+        UpstreamDialectName::ArkResponses => &responses::ArkResponses,
+        UpstreamDialectName::ArkContext => &openai::ArkContextUpstream,
+        UpstreamDialectName::Anthropic => &anthropic::AnthropicUpstream,
+        UpstreamDialectName::Gemini => &gemini::GeminiUpstream,
+        UpstreamDialectName::BedrockConverse => &bedrock::BedrockUpstream,
+    }
+}
+
+/// One wire format for chats, towards clients.
 pub trait Dialect: Send + Sync {
     /// Reads a client's chat request.
     ///
     /// # Errors
     /// Not JSON, or a field that is missing, malformed or out of range; the error names it.
     fn decode_request(&self, body: &[u8]) -> Result<ChatRequest, ApiError>;
-
-    /// Writes a chat request for an upstream.
-    fn encode_request(&self, request: &ChatRequest) -> Bytes;
-
-    /// Reads an upstream's whole answer.
-    ///
-    /// # Errors
-    /// It is not an answer of this dialect.
-    fn decode_response(&self, body: &[u8]) -> Result<ChatResponse, ApiError>;
 
     /// Writes a whole answer for a client.
     fn encode_response(&self, response: &ChatResponse) -> Bytes;
@@ -43,14 +57,6 @@ pub struct OpenAi;
 impl Dialect for OpenAi {
     fn decode_request(&self, body: &[u8]) -> Result<ChatRequest, ApiError> {
         openai::decode_request(body)
-    }
-
-    fn encode_request(&self, request: &ChatRequest) -> Bytes {
-        openai::encode_request(request)
-    }
-
-    fn decode_response(&self, body: &[u8]) -> Result<ChatResponse, ApiError> {
-        openai::decode_response(body)
     }
 
     fn encode_response(&self, response: &ChatResponse) -> Bytes {

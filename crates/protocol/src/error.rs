@@ -60,6 +60,8 @@ pub enum ErrorKind {
     Overloaded,
     /// A defect or an unexpected failure of ours. 500.
     Internal,
+    /// An upstream failed, or does not accept what the gateway is configured with. 502.
+    BadGateway,
     /// A part we need is away (store, engine starting, shutting down). 503.
     Unavailable,
     /// A deadline passed. 504.
@@ -84,6 +86,7 @@ impl ErrorKind {
             ErrorKind::PayloadTooLarge => 413,
             ErrorKind::RateLimited | ErrorKind::Overloaded => 429,
             ErrorKind::Internal => 500,
+            ErrorKind::BadGateway => 502,
             ErrorKind::Unavailable => 503,
             ErrorKind::Timeout => 504,
         }

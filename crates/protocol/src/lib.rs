@@ -9,7 +9,10 @@ pub mod compose;
 pub mod context;
 pub mod dialect;
 pub mod error;
+pub mod price;
+pub mod provider;
 pub mod sse;
+pub mod upstream;
 pub mod usage;
 
 pub use chat::{ChatEvent, ChatRequest, ChatResponse, FinishReason, Message, Role};

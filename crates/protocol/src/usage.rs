@@ -1,5 +1,6 @@
 //! What a request consumed, and what the cache did for it.
 
+use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
 use crate::context::ContextId;
@@ -23,8 +24,116 @@ pub struct Usage {
 impl Usage {
     /// `input_tokens + output_tokens`.
     pub fn total_tokens(&self) -> u64 {
-        self.input_tokens + self.output_tokens
+        self.input_tokens.saturating_add(self.output_tokens)
     }
+}
+
+/// Tokens written to an upstream's cache, by the lifetime they were written for. Each lifetime has its own rate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct CacheWrites {
+    /// For five minutes.
+    pub m5: u64,
+    /// For thirty minutes.
+    pub m30: u64,
+    /// For an hour.
+    pub h1: u64,
+    /// For twelve hours.
+    pub h12: u64,
+    /// For a time that the upstream does not name.
+    pub other: u64,
+}
+
+impl CacheWrites {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        // An upstream may report anything.
+        [self.m30, self.h1, self.h12, self.other]
+            .into_iter()
+            .fold(self.m5, u64::saturating_add)
+    }
+
+    /// `tokens` written for `seconds`.
+    pub fn of(seconds: Option<u32>, tokens: u64) -> Self {
+        let mut writes = CacheWrites::default();
+        match seconds {
+            Some(300) => writes.m5 = tokens,
+            Some(1_800) => writes.m30 = tokens,
+            Some(3_600) => writes.h1 = tokens,
+            Some(43_200) => writes.h12 = tokens,
+            _ => writes.other = tokens,
+        }
+        writes
+    }
+}
+
+/// What an upstream charges one request for, in one convention for all: `input_tokens` holds everything, and each token
+/// is charged at exactly one rate (facts section 5.5).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct BilledUsage {
+    /// All input tokens: fresh, read and written.
+    pub input_tokens: u64,
+    /// Read from the upstream's cache.
+    pub cache_read_tokens: u64,
+    /// Written to it at a rate of their own. 0 where writing costs what input costs.
+    pub cache_writes: CacheWrites,
+    /// Generated tokens, reasoning included.
+    pub output_tokens: u64,
+    /// Of these, reasoning.
+    pub reasoning_tokens: u64,
+}
+
+impl BilledUsage {
+    /// Input tokens that were neither read nor written.
+    ///
+    /// `None`: the upstream's numbers contradict each other (more read and written than there was).
+    pub fn fresh_tokens(&self) -> Option<u64> {
+        self.input_tokens
+            .checked_sub(self.cache_read_tokens)?
+            .checked_sub(self.cache_writes.total())
+    }
+
+    /// Of two reports about the same request: running totals repeat, so the larger number of each field counts and
+    /// nothing is ever added.
+    #[must_use]
+    pub fn max(self, other: Self) -> Self {
+        BilledUsage {
+            input_tokens: self.input_tokens.max(other.input_tokens),
+            cache_read_tokens: self.cache_read_tokens.max(other.cache_read_tokens),
+            cache_writes: CacheWrites {
+                m5: self.cache_writes.m5.max(other.cache_writes.m5),
+                m30: self.cache_writes.m30.max(other.cache_writes.m30),
+                h1: self.cache_writes.h1.max(other.cache_writes.h1),
+                h12: self.cache_writes.h12.max(other.cache_writes.h12),
+                other: self.cache_writes.other.max(other.cache_writes.other),
+            },
+            output_tokens: self.output_tokens.max(other.output_tokens),
+            reasoning_tokens: self.reasoning_tokens.max(other.reasoning_tokens),
+        }
+    }
+
+    /// As clients are told.
+    pub fn to_usage(&self) -> Usage {
+        Usage {
+            input_tokens: self.input_tokens,
+            cached_input_tokens: self.cache_read_tokens.min(self.input_tokens),
+            cache_write_tokens: self.cache_writes.total(),
+            output_tokens: self.output_tokens,
+            reasoning_tokens: self.reasoning_tokens,
+        }
+    }
+}
+
+/// What a request cost, and what it would have cost without any cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Money {
+    /// Charged for it.
+    pub cost: Decimal,
+    /// Less than without a cache by this much; negative when the cache cost more than it saved.
+    pub saved: Decimal,
+    /// ISO 4217 code.
+    pub currency: String,
+    /// `Provider` where the upstream named the amount, else `Estimate`: counted tokens times catalog prices.
+    pub source: Source,
 }
 
 /// What the context did for a request. Sent as header `x-context-cache` and as `context_cache` beside `usage`.
@@ -49,6 +158,10 @@ pub struct Receipt {
     pub source: Source,
     /// Milliseconds from admission by the backend to the first token, where the backend knows it.
     pub first_token_ms: Option<u64>,
+    /// The configured upstream that answered; `None`: the embedded engine.
+    pub upstream: Option<String>,
+    /// What it cost and saved; `None` where no price is known, and on the embedded engine.
+    pub money: Option<Money>,
 }
 
 impl Receipt {

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::{ContentPart, Message, Role, Tool, ToolCall, ToolChoice};
 use holdfast_protocol::context::{
-    Context, ContextContent, ContextId, ContextMode, Expiry, ProfileKind, StoredMessage,
-    Truncation, Turn,
+    CachePolicy, Context, ContextContent, ContextId, ContextMode, Expiry, KeepWarm, OnTooSmall,
+    ProfileKind, StoredMessage, Truncation, Turn, Warm,
 };
 use serde_json::{Map, json};
 
@@ -22,6 +22,7 @@ pub mod lifetime;
 pub mod listing;
 pub mod stored;
 pub mod turns;
+pub mod upstreams;
 
 /// 2023-11-14, an arbitrary moment at which the suite's contexts are made.
 pub const NOW: UnixMillis = 1_700_000_000_000;
@@ -48,6 +49,18 @@ pub async fn contexts(store: &dyn ContextStore) {
     listing::pages_are_stable_under_changes(store).await;
     listing::wrong_cursors_are_unknown(store).await;
     listing::living_spans_projects(store).await;
+}
+
+/// Everything an [`UpstreamStore`](crate::UpstreamStore) promises. Run it alone on its store.
+pub async fn upstreams<S: ContextStore + crate::UpstreamStore>(store: &S) {
+    upstreams::a_handle_reads_back_whole(store).await;
+    upstreams::a_new_handle_dooms_the_one_before(store).await;
+    upstreams::doomed_handles_are_kept_until_they_end_by_themselves(store).await;
+    upstreams::handles_of_removed_contexts_are_orphans(store).await;
+    upstreams::expiring_handles_come_soonest_first(store).await;
+    upstreams::accounts_add_up(store).await;
+    upstreams::a_lease_has_one_owner_at_a_time(store).await;
+    upstreams::parallel_takers_get_one_lease(store);
 }
 
 /// Everything a [`KeyStore`] promises.
@@ -89,6 +102,11 @@ pub fn sample_context(project: &str, created_at: UnixMillis) -> Context {
         tool_choice: Some(ToolChoice::Named("look_up".to_owned())),
         display_name: Some("Größe \u{0} 大小".to_owned()),
         metadata,
+        policy: CachePolicy {
+            warm: Warm::Prewarm,
+            keep_warm: KeepWarm::Auto,
+            on_too_small: Some(OnTooSmall::Replay),
+        },
         initial_tokens: 4000,
         prefix_tokens: 4000,
         turn_count: 0,

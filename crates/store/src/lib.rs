@@ -14,10 +14,12 @@ mod cursor;
 pub mod keys;
 pub mod memory;
 pub mod sqlite;
+pub mod upstreams;
 
 pub use keys::{KeyRecord, KeyScope, KeyStore, ProjectRecord};
 pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
+pub use upstreams::{Account, AccountChange, AccountRecord, HandleRecord, UpstreamStore};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]

@@ -8,9 +8,12 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod upstreams;
+
 use crate::cursor::Cursor;
 use crate::{
-    AppendTurn, ContextStore, KeyRecord, KeyStore, LIST_LIMIT_MAX, ProjectRecord, StoreError,
+    AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, KeyStore, LIST_LIMIT_MAX,
+    ProjectRecord, StoreError,
 };
 
 /// Contexts, projects and keys in memory; nothing survives the process.
@@ -40,6 +43,10 @@ struct State {
     projects: BTreeMap<String, ProjectRecord>,
     keys: HashMap<String, KeyRecord>,
     key_ids: HashMap<[u8; 32], String>,
+    /// By place and name; whether it is to be dropped.
+    handles: BTreeMap<(String, String), (HandleRecord, bool)>,
+    /// Owner and end, by name.
+    leases: HashMap<String, (String, UnixMillis)>,
 }
 
 struct Entry {
@@ -47,6 +54,7 @@ struct Entry {
     // Shared, so that messages are copied for a caller after the lock is released.
     initial: Arc<Vec<Message>>,
     turns: Vec<Arc<Turn>>,
+    account: AccountRecord,
 }
 
 impl State {
@@ -99,6 +107,7 @@ impl ContextStore for MemoryStore {
             context: context.clone(),
             initial: Arc::new(content.initial.clone()),
             turns: content.turns.iter().cloned().map(Arc::new).collect(),
+            account: AccountRecord::default(),
         };
         let mut state = self.state();
         if state.contexts.contains_key(&context.id) {

@@ -25,6 +25,7 @@ mod failure;
 mod keys;
 mod rows;
 mod touch;
+mod upstreams;
 
 use failure::failure;
 

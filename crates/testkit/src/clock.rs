@@ -32,6 +32,15 @@ impl TestClock {
             .fetch_add(i64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
     }
 
+    /// Sets it to the system's time, for tests with servers that have clocks of their own.
+    pub fn follow_system(&self) {
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
+        self.0
+            .store(i64::try_from(now.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
     /// As the app takes it.
     pub fn as_clock(&self) -> Clock {
         let clock = self.clone();

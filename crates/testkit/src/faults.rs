@@ -7,7 +7,10 @@ use async_trait::async_trait;
 use holdfast::app::Store;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage};
-use holdfast_store::{AppendTurn, ContextStore, KeyRecord, KeyStore, ProjectRecord, StoreError};
+use holdfast_store::{
+    AccountChange, AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, KeyStore,
+    ProjectRecord, StoreError, UpstreamStore,
+};
 use tokio::sync::Semaphore;
 
 /// What can be interfered with.
@@ -27,6 +30,16 @@ pub enum Operation {
     KeyByHash,
     /// `KeyStore::list_projects`.
     ListProjects,
+    /// `UpstreamStore::put_handle`.
+    PutHandle,
+    /// `UpstreamStore::handles`.
+    Handles,
+    /// `UpstreamStore::doom_handles`.
+    DoomHandles,
+    /// `UpstreamStore::change_accounts`.
+    ChangeAccounts,
+    /// `UpstreamStore::acquire_lease`.
+    AcquireLease,
 }
 
 /// What happens to one call.
@@ -275,5 +288,74 @@ impl KeyStore for FaultyStore {
 
     async fn revoke_key(&self, id: &str, now: UnixMillis) -> Result<KeyRecord, StoreError> {
         self.inner.revoke_key(id, now).await
+    }
+}
+
+#[async_trait]
+impl UpstreamStore for FaultyStore {
+    async fn put_handle(&self, handle: &HandleRecord) -> Result<(), StoreError> {
+        self.run(Operation::PutHandle, self.inner.put_handle(handle))
+            .await
+    }
+
+    async fn handles(&self, context: &ContextId) -> Result<Vec<HandleRecord>, StoreError> {
+        self.run(Operation::Handles, self.inner.handles(context))
+            .await
+    }
+
+    async fn remove_handle(&self, place: &str, name: &str) -> Result<(), StoreError> {
+        self.inner.remove_handle(place, name).await
+    }
+
+    async fn doom_handles(&self, context: &ContextId) -> Result<(), StoreError> {
+        self.run(Operation::DoomHandles, self.inner.doom_handles(context))
+            .await
+    }
+
+    async fn doom_orphans(&self) -> Result<(), StoreError> {
+        self.inner.doom_orphans().await
+    }
+
+    async fn doomed(&self, now: UnixMillis, limit: u32) -> Result<Vec<HandleRecord>, StoreError> {
+        self.inner.doomed(now, limit).await
+    }
+
+    async fn expiring(
+        &self,
+        now: UnixMillis,
+        before: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<HandleRecord>, StoreError> {
+        self.inner.expiring(now, before, limit).await
+    }
+
+    async fn change_accounts(&self, changes: &[AccountChange]) -> Result<(), StoreError> {
+        self.run(
+            Operation::ChangeAccounts,
+            self.inner.change_accounts(changes),
+        )
+        .await
+    }
+
+    async fn account(&self, context: &ContextId) -> Result<AccountRecord, StoreError> {
+        self.inner.account(context).await
+    }
+
+    async fn acquire_lease(
+        &self,
+        name: &str,
+        owner: &str,
+        until: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        self.run(
+            Operation::AcquireLease,
+            self.inner.acquire_lease(name, owner, until, now),
+        )
+        .await
+    }
+
+    async fn release_lease(&self, name: &str, owner: &str) -> Result<(), StoreError> {
+        self.inner.release_lease(name, owner).await
     }
 }

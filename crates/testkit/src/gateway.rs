@@ -4,11 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast::app::{App, AppOptions, Limits, ModelEntry, Store};
+use holdfast::app::{
+    App, AppOptions, Catalog, Credentials, Isolation, Limits, ModelEntry, ModelSource, RetryPolicy,
+    RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
+};
 use holdfast::{keys, server};
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::Profile;
-use holdfast_protocol::context::ProfileKind;
+use holdfast_protocol::context::{OnTooSmall, ProfileKind};
+use holdfast_protocol::provider;
 use holdfast_store::{KeyScope, KeyStore, MemoryStore, SqliteStore};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -18,6 +22,39 @@ use tokio_util::sync::CancellationToken;
 use crate::client::TestClient;
 use crate::clock::TestClock;
 use crate::faults::FaultyStore;
+
+/// Window of models on upstreams, tokens.
+const ROUTE_WINDOW_TOKENS: u32 = 1_000_000;
+
+/// An upstream called like its provider, at this base URL, with a key; short pauses, so that tests of failures are quick.
+pub fn upstream(provider: &str, base_url: &str, key: &str) -> UpstreamOptions {
+    let provider = provider::by_name(provider).unwrap();
+    UpstreamOptions {
+        name: provider.name.to_owned(),
+        provider,
+        dialect: provider.dialect,
+        base_url: base_url.to_owned(),
+        query: String::new(),
+        region: String::new(),
+        project: String::new(),
+        credentials: Credentials::Key(keys::Secret::new(key)),
+        headers: Vec::new(),
+        timeouts: Timeouts {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(5),
+            idle: Duration::from_secs(5),
+            total: Duration::from_secs(60),
+        },
+        retry: RetryPolicy {
+            backoff: Duration::from_millis(5),
+            ..RetryPolicy::default()
+        },
+        isolation: Isolation::Project,
+        cache: Default::default(),
+        concurrency_max: 256,
+        on_too_small: OnTooSmall::Error,
+    }
+}
 
 /// How long a gateway may take to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -50,6 +87,10 @@ pub struct TestGatewayBuilder {
     engine: EngineOptions,
     state_dir: TempDir,
     max_output_tokens: u32,
+    upstreams: Vec<UpstreamOptions>,
+    routes: Vec<(String, ProfileKind, RouteOptions)>,
+    catalog: Catalog,
+    salt: [u8; 32],
 }
 
 impl TestGateway {
@@ -71,6 +112,10 @@ impl TestGateway {
             engine,
             state_dir,
             max_output_tokens: 64,
+            upstreams: Vec::new(),
+            routes: Vec::new(),
+            catalog: Catalog::builtin(),
+            salt: [7; 32],
         }
     }
 
@@ -124,6 +169,55 @@ impl TestGatewayBuilder {
         self
     }
 
+    /// With an upstream; see [`upstream`].
+    #[must_use]
+    pub fn upstream(mut self, upstream: UpstreamOptions) -> Self {
+        self.upstreams.push(upstream);
+        self
+    }
+
+    /// With a model that these upstreams answer for, the first one first: name of the upstream and of its model.
+    #[must_use]
+    pub fn route(self, model: &str, targets: &[(&str, &str)]) -> Self {
+        self.route_as(model, ProfileKind::Native, targets)
+    }
+
+    /// The same with another profile.
+    #[must_use]
+    pub fn route_as(mut self, model: &str, kind: ProfileKind, targets: &[(&str, &str)]) -> Self {
+        let targets = (0..)
+            .zip(targets)
+            .map(|(priority, (upstream, model))| TargetOptions {
+                upstream: (*upstream).to_owned(),
+                model: (*model).to_owned(),
+                priority,
+                weight: 1,
+            })
+            .collect();
+        self.routes
+            .push((model.to_owned(), kind, RouteOptions { targets }));
+        self
+    }
+
+    /// With a model that these upstreams answer for in equal shares.
+    #[must_use]
+    pub fn balanced(mut self, model: &str, targets: &[(&str, &str)]) -> Self {
+        self = self.route(model, targets);
+        if let Some((_, _, route)) = self.routes.last_mut() {
+            for target in &mut route.targets {
+                target.priority = 0;
+            }
+        }
+        self
+    }
+
+    /// With other prices.
+    #[must_use]
+    pub fn catalog(mut self, catalog: Catalog) -> Self {
+        self.catalog = catalog;
+        self
+    }
+
     /// Without keys.
     #[must_use]
     pub fn open_to_all(mut self) -> Self {
@@ -141,6 +235,10 @@ impl TestGatewayBuilder {
             engine,
             state_dir,
             max_output_tokens,
+            upstreams,
+            routes,
+            catalog,
+            salt,
         } = self;
         let store: Arc<dyn Store> = match database {
             None => Arc::new(MemoryStore::new()),
@@ -152,20 +250,34 @@ impl TestGatewayBuilder {
             name: name.to_owned(),
             aliases: aliases.iter().map(|alias| (*alias).to_owned()).collect(),
             profile: Profile::of(kind, engine.info().window_tokens),
-            engine: engine.clone(),
+            source: ModelSource::Engine(engine.clone()),
             owned_by: "holdfast".to_owned(),
             created: 1_795_000_000,
             max_output_tokens,
-            temperature: 1.0,
-            top_p: 1.0,
+            temperature: Some(1.0),
+            top_p: Some(1.0),
         };
-        let models = vec![
+        let mut models = vec![
             model("tiny", &[], ProfileKind::Native),
             model("gemini-2.0-flash", &[], ProfileKind::Gemini),
             model("doubao-pro-32k", &["ep-20261122"], ProfileKind::Ark),
         ];
+        models.extend(routes.into_iter().map(|(name, kind, route)| ModelEntry {
+            name,
+            aliases: Vec::new(),
+            profile: Profile::of(kind, ROUTE_WINDOW_TOKENS),
+            source: ModelSource::Route(route),
+            owned_by: "upstream".to_owned(),
+            created: 1_795_000_000,
+            max_output_tokens,
+            temperature: None,
+            top_p: None,
+        }));
         let options = AppOptions {
             limits,
+            upstreams,
+            catalog: Arc::new(catalog),
+            salt,
             auth_required,
             ..AppOptions::new(models)
         };

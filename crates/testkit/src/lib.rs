@@ -13,4 +13,4 @@ mod gateway;
 pub use client::{Reply, TestClient};
 pub use clock::TestClock;
 pub use faults::{Action, FaultyStore, Gate, Operation};
-pub use gateway::{TestGateway, TestGatewayBuilder};
+pub use gateway::{TestGateway, TestGatewayBuilder, upstream};

@@ -8,6 +8,7 @@ use clap::Args;
 use holdfast_store::{KeyStore, SqliteStore};
 use serde_json::{Value, json};
 
+use crate::app::UpstreamOptions;
 use crate::config::Config;
 use crate::models::{ModelError, ModelReference, ModelStore, gguf::GgufInfo};
 use crate::serve::DataDir;
@@ -149,6 +150,7 @@ async fn examine(session: &Session) -> Vec<Check> {
     checks.push(folder(&data_dir, is_running));
     checks.push(database(&data_dir, is_running).await);
     let infos = models(&config, &mut checks);
+    checks.extend(config.upstreams.iter().map(upstream));
     checks.push(memory(&config, &infos));
     if !is_running {
         checks.push(port(&config));
@@ -318,6 +320,17 @@ fn models(config: &Config, checks: &mut Vec<Check>) -> Vec<Option<GgufInfo>> {
         infos.push(info);
     }
     infos
+}
+
+/// Nothing is sent to it: a question may cost money.
+fn upstream(upstream: &UpstreamOptions) -> Check {
+    Check::ok(
+        "upstream",
+        format!(
+            "{}: {} at {}",
+            upstream.name, upstream.provider.title, upstream.base_url
+        ),
+    )
 }
 
 /// The default model is missing: can it be fetched?

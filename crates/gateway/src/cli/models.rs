@@ -1,4 +1,4 @@
-//! `holdfast models`: the model files of this machine.
+//! `holdfast models`: the model files of this machine, and what models cost elsewhere.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,6 +10,10 @@ use crate::models::{DEFAULT_ALIAS, ModelName, ModelStore, Progress, PullRequest,
 
 use super::output::size;
 use super::{Failure, Session};
+
+mod prices;
+
+use prices::PricesArguments;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ModelsCommand {
@@ -50,6 +54,8 @@ pub(super) enum ModelsCommand {
         /// Name from `models list`
         name: String,
     },
+    /// List what models cost at the providers
+    Prices(PricesArguments),
 }
 
 pub(super) async fn run(session: &Session, command: ModelsCommand) -> Result<(), Failure> {
@@ -85,6 +91,7 @@ pub(super) async fn run(session: &Session, command: ModelsCommand) -> Result<(),
             session.output.note(&format!("removed {name}"));
             Ok(())
         }
+        ModelsCommand::Prices(arguments) => prices::run(session, &arguments),
     }
 }
 

@@ -72,6 +72,15 @@ fn show(output: Output, open: bool, announcement: Announcement) {
             "engine {name}: {} (window of {window_tokens} tokens)",
             models.join(", ")
         )),
+        Announcement::Route {
+            models,
+            upstreams,
+            window_tokens,
+        } => output.line(&format!(
+            "route {}: {} (window of {window_tokens} tokens)",
+            models.join(", "),
+            upstreams.join(", ")
+        )),
         Announcement::FirstKey { secret, file } => {
             output.line("");
             output.line("This is the API key of project `default`. It is shown only now:");

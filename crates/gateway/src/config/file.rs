@@ -3,16 +3,24 @@
 //! These structs are also the source of the JSON schema, so that the comments on fields are what users read.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::ops::Range;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 use toml::Spanned;
-use toml::de::{DeTable, DeValue, ValueDeserializer};
+use toml::de::DeTable;
 
 use super::problems::{Problems, closest};
+
+mod read;
+mod upstreams;
+
+pub(super) use read::keys;
+use read::{list, table, tables};
+pub(super) use upstreams::{
+    CacheTable, CachingWord, CatalogTable, IsolationWord, PrewarmWord, RouteEntry, RouteTable,
+    UpstreamTable,
+};
 
 /// A value and where it stands in the file.
 #[derive(Debug, Clone, Deserialize)]
@@ -60,8 +68,12 @@ pub(super) struct File {
     pub(super) contexts: Contexts,
     /// Who may use the server.
     pub(super) auth: Auth,
-    /// Loaded model files. Without any: one engine `default` with the default model.
+    /// Loaded model files. Without any: one engine `default` with the default model, unless all models have a `route`.
     pub(super) engines: Vec<EngineTable>,
+    /// Accounts at providers, and servers of your own, that models may be routed to.
+    pub(super) upstreams: Vec<UpstreamTable>,
+    /// What is known of models and prices.
+    pub(super) catalog: CatalogTable,
     /// Names clients may ask for. Without any: one per engine, named like its model file.
     pub(super) models: Vec<ModelTable>,
 }
@@ -114,6 +126,14 @@ pub(super) struct Contexts {
     pub(super) contexts_per_project_max: Option<Located<u64>>,
     /// Most stored tokens of a project's living contexts together. Default: 1000000000.
     pub(super) context_tokens_per_project_max: Option<Located<u64>>,
+    /// What happens to a context that is too small for its upstream to cache, when neither the upstream nor the
+    /// context says: `error` (the default: creating it fails) or `replay` (it is sent whole each time, and the receipt
+    /// says so).
+    pub(super) small_contexts: Option<Located<super::SmallContexts>>,
+    /// Secret from which the names of tenants and cache keys at upstreams are derived, by reference (`env:NAME` or
+    /// `file:PATH`), at least 16 characters. Needed where several servers share upstreams, or else they do not find
+    /// each other's caches. Default: a random one, kept in the data directory.
+    pub(super) salt: Option<Located<String>>,
 }
 
 /// Who may use the server.
@@ -131,6 +151,7 @@ pub(super) struct Auth {
 /// A loaded model file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
 pub(super) struct EngineTable {
     /// What `[[models]]` call it.
     #[schemars(required)]
@@ -163,23 +184,33 @@ pub(super) struct EngineTable {
 /// A name clients may ask for.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["name"]))]
 pub(super) struct ModelTable {
     /// The name.
     #[schemars(required)]
     pub(super) name: Option<Located<String>>,
     /// The engine that answers. May be left out when there is only one.
     pub(super) engine: Option<Located<String>>,
+    /// The upstreams that answer, instead of an engine, in order of preference: names of `[[upstreams]]`, or tables with
+    /// `upstream`, `model`, `priority` and `weight`.
+    pub(super) route: Option<Located<Vec<Located<RouteEntry>>>>,
+    /// Most tokens of prompt and answer together, for a model with a `route`. Default: the smallest that the catalog
+    /// knows of the route's models, else 128000.
+    pub(super) window_tokens: Option<Located<u32>>,
     /// Whose rules its contexts follow: `gemini`, `ark` or `native` (the default).
     pub(super) profile: Option<Located<super::ProfileName>>,
     /// More names for the same model. Default: none.
     pub(super) aliases: Option<Located<Vec<Located<String>>>>,
     /// Smallest context, tokens. Default: 0, no limit.
     pub(super) min_context_tokens: Option<Located<u32>>,
-    /// Length of an answer when the request sets none, tokens. Default: 4096.
+    /// Length of an answer when the request sets none, tokens. Default: 4096; with a `route` the smallest that the catalog
+    /// knows of its models, else 4096.
     pub(super) max_output_tokens: Option<Located<u32>>,
-    /// Temperature when the request sets none, 0 to 2. Default: 0.2 for the default model, 1 for others.
+    /// Temperature when the request sets none, 0 to 2. Default: 0.2 for the default model, 1 for others; with a `route`
+    /// the upstream's own.
     pub(super) temperature: Option<Located<f32>>,
-    /// Nucleus when the request sets none, 0 to 1. Default: 0.9 for the default model, 1 for others.
+    /// Nucleus when the request sets none, 0 to 1. Default: 0.9 for the default model, 1 for others; with a `route` the
+    /// upstream's own.
     pub(super) top_p: Option<Located<f32>>,
     /// Life of a context when the request sets none, seconds. Default: by profile.
     pub(super) ttl_default: Option<Located<u32>>,
@@ -209,6 +240,8 @@ impl File {
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),
                 "engines" => file.engines = tables(value, "engines", problems),
+                "upstreams" => file.upstreams = tables(value, "upstreams", problems),
+                "catalog" => file.catalog = table(value, "[catalog]", problems),
                 "models" => file.models = tables(value, "models", problems),
                 unknown => {
                     let help = match closest(unknown, known.iter().map(String::as_str)) {
@@ -225,149 +258,4 @@ impl File {
         }
         file
     }
-}
-
-fn tables<T: DeserializeOwned + Default + JsonSchema>(
-    value: Spanned<DeValue<'_>>,
-    name: &str,
-    problems: &mut Problems,
-) -> Vec<T> {
-    let span = value.span();
-    let DeValue::Array(items) = value.into_inner() else {
-        problems.add_with_help(
-            Some(span),
-            format!("`{name}` is a list"),
-            format!("write `[[{name}]]` with two brackets on either side"),
-        );
-        return Vec::new();
-    };
-    let section = format!("[[{name}]]");
-    items
-        .into_iter()
-        .map(|item| {
-            if item
-                .get_ref()
-                .as_table()
-                .is_some_and(|table| !table.contains_key("name"))
-            {
-                problems.add(Some(item.span()), format!("`name` is missing in {section}"));
-            }
-            table(item, &section, problems)
-        })
-        .collect()
-}
-
-fn table<T: DeserializeOwned + Default + JsonSchema>(
-    value: Spanned<DeValue<'_>>,
-    section: &str,
-    problems: &mut Problems,
-) -> T {
-    let span = value.span();
-    let mut table = match value.into_inner() {
-        DeValue::Table(table) => table,
-        DeValue::Array(_) => {
-            problems.add_with_help(
-                Some(span),
-                format!("{section} may be there only once"),
-                format!("write `{section}` with one bracket on either side"),
-            );
-            return T::default();
-        }
-        other => {
-            problems.add(
-                Some(span),
-                format!("{section} is a table, not a {}", other.type_str()),
-            );
-            return T::default();
-        }
-    };
-    remove_unknown_keys(&mut table, &keys::<T>(), section, problems);
-    // Each round takes out the key that can't be read, so that all of them are reported and the loop ends.
-    loop {
-        let whole = Spanned::new(span.clone(), DeValue::Table(table.clone()));
-        let error = match T::deserialize(ValueDeserializer::from(whole)) {
-            Ok(read) => return read,
-            Err(error) => error,
-        };
-        let at = error.span().unwrap_or_else(|| span.clone());
-        let culprit = table
-            .iter()
-            .find(|(_, value)| value.span().start <= at.start && at.end <= value.span().end)
-            .map(|(key, _)| key.clone());
-        let Some(culprit) = culprit else {
-            problems.add(Some(at), plain(error.message()));
-            return T::default();
-        };
-        problems.add(
-            Some(at),
-            format!(
-                "`{}` in {section}: {}",
-                culprit.get_ref(),
-                plain(error.message())
-            ),
-        );
-        table.remove(&culprit);
-    }
-}
-
-fn remove_unknown_keys(
-    table: &mut DeTable<'_>,
-    known: &BTreeSet<String>,
-    section: &str,
-    problems: &mut Problems,
-) {
-    let unknown: Vec<_> = table
-        .keys()
-        .filter(|key| !known.contains(key.get_ref().as_ref()))
-        .cloned()
-        .collect();
-    for key in unknown {
-        let help = match closest(key.get_ref(), known.iter().map(String::as_str)) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!("{section} has {}", list(known)),
-        };
-        problems.add_with_help(
-            Some(key.span()),
-            format!("unknown key `{}` in {section}", key.get_ref()),
-            help,
-        );
-        table.remove(&key);
-    }
-}
-
-/// The keys of a table, from the same schema that users validate with.
-pub(super) fn keys<T: JsonSchema>() -> BTreeSet<String> {
-    let schema = schemars::schema_for!(T);
-    schema
-        .get("properties")
-        .and_then(|properties| properties.as_object())
-        .map(|properties| properties.keys().cloned().collect())
-        .unwrap_or_default()
-}
-
-fn list(words: &BTreeSet<String>) -> String {
-    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
-    quoted.join(", ")
-}
-
-/// Says the deserialiser's words for Rust types in a user's words.
-fn plain(message: &str) -> String {
-    let mut message = message.trim().to_owned();
-    for (rust, words) in [
-        (
-            "expected u32",
-            "expected a whole number from 0 to 4294967295",
-        ),
-        ("expected u64", "expected a whole number from 0 upwards"),
-        ("expected a boolean", "expected true or false"),
-        (
-            "expected a sequence",
-            "expected a list such as [\"a\", \"b\"]",
-        ),
-        ("invalid type: ", "this is "),
-        ("invalid value: ", "this is "),
-    ] {
-        message = message.replace(rust, words);
-    }
-    message
 }

@@ -23,6 +23,8 @@ pub struct ConfigErrors {
     pub text: String,
     /// In order of place; those without a place first.
     pub problems: Vec<Problem>,
+    /// What is wrong with other files that it names.
+    pub others: Vec<ConfigErrors>,
 }
 
 /// A problem's place in the file, both counted from 1, columns in characters.
@@ -36,11 +38,14 @@ pub struct Place {
 
 /// Collects problems while a configuration is read.
 #[derive(Debug, Default)]
-pub(super) struct Problems(Vec<Problem>);
+pub(super) struct Problems {
+    found: Vec<Problem>,
+    others: Vec<ConfigErrors>,
+}
 
 impl Problems {
     pub(super) fn add(&mut self, span: Option<Range<usize>>, message: impl Into<String>) {
-        self.0.push(Problem {
+        self.found.push(Problem {
             span,
             message: message.into(),
             help: None,
@@ -53,24 +58,30 @@ impl Problems {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        self.0.push(Problem {
+        self.found.push(Problem {
             span,
             message: message.into(),
             help: Some(help.into()),
         });
     }
 
+    /// What is wrong with files that this one names.
+    pub(super) fn add_others(&mut self, others: Vec<ConfigErrors>) {
+        self.others.extend(others);
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.found.is_empty() && self.others.is_empty()
     }
 
     pub(super) fn into_errors(mut self, file: &str, text: &str) -> ConfigErrors {
-        self.0
+        self.found
             .sort_by_key(|problem| problem.span.as_ref().map(|span| span.start));
         ConfigErrors {
             file: file.to_owned(),
             text: text.to_owned(),
-            problems: self.0,
+            problems: self.found,
+            others: self.others,
         }
     }
 }
@@ -102,6 +113,9 @@ impl fmt::Display for ConfigErrors {
             if let Some(help) = &problem.help {
                 writeln!(f, "{:indent$}= help: {help}", "")?;
             }
+        }
+        for errors in &self.others {
+            write!(f, "\n{errors}")?;
         }
         Ok(())
     }

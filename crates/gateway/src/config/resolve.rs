@@ -1,21 +1,31 @@
 //! From what is written to what it means.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 
+use holdfast_protocol::context::OnTooSmall;
 use tracing_subscriber::EnvFilter;
 
-use super::file::{Auth, Contexts, EngineTable, File, Located, Log, ModelTable, Server};
-use super::problems::{ConfigErrors, Problems, closest};
+use super::file::{Auth, CatalogTable, Contexts, EngineTable, File, Located, Log, Server};
+use super::problems::{ConfigErrors, Problems};
 use super::{
     AuthConfig, Config, ContextsConfig, CreateTotalTokens, EngineConfig, Environment, Flags,
-    LogConfig, LogFormat, ModelConfig, ProfileName, ServerConfig, SharePrefixes,
+    LogConfig, LogFormat, ServerConfig, SharePrefixes,
 };
-use crate::keys::{Secret, check_chosen};
-use crate::models::{DEFAULT_ALIAS, ModelReference};
+use crate::app::Catalog;
+use crate::keys::{CHOSEN_KEY_CHARACTERS_MIN, Secret, check_chosen};
+use crate::models::ModelReference;
+
+mod credentials;
+mod models;
+mod upstreams;
+mod values;
+
+use models::models;
+use upstreams::upstreams;
+use values::{Names, number, optional, referred, size};
 
 const MIB: u64 = 1024 * 1024;
 
@@ -59,12 +69,24 @@ pub(super) fn resolve(
         secrets,
     };
     let server = server(&file.server, &scope, &mut problems);
-    let engines = engines(&file.engines, &scope, &mut problems);
-    let models = models(&file.models, &engines, &mut problems);
+    let contexts = contexts(&file.contexts, &scope, &mut problems);
+    let catalog = catalog(&file.catalog, &scope, &mut problems);
+    let upstreams = upstreams(
+        &file.upstreams,
+        contexts.on_too_small,
+        &scope,
+        &mut problems,
+    );
+    let needs_engine =
+        file.models.is_empty() || file.models.iter().any(|model| model.route.is_none());
+    let engines = engines(&file.engines, needs_engine, &scope, &mut problems);
+    let models = models(&file.models, &engines, &upstreams, &catalog, &mut problems);
     let config = Config {
         file: path.map(Path::to_path_buf),
         log: log(&file.log, environment, &mut problems),
-        contexts: contexts(&file.contexts, &mut problems),
+        contexts,
+        catalog: Arc::new(catalog),
+        upstreams,
         auth: auth(&file.auth, &scope, server.listen, &mut problems),
         models_dir: environment
             .get("HOLDFAST_MODELS_DIR")
@@ -198,7 +220,7 @@ fn log(file: &Log, environment: &Environment, problems: &mut Problems) -> LogCon
     }
 }
 
-fn contexts(file: &Contexts, problems: &mut Problems) -> ContextsConfig {
+fn contexts(file: &Contexts, scope: &Scope<'_>, problems: &mut Problems) -> ContextsConfig {
     ContextsConfig {
         share_prefixes: file
             .share_prefixes
@@ -229,7 +251,41 @@ fn contexts(file: &Contexts, problems: &mut Problems) -> ContextsConfig {
             1_000_000_000,
             problems,
         ),
+        on_too_small: file
+            .small_contexts
+            .as_ref()
+            .map_or(OnTooSmall::Error, |word| (*word.get()).into()),
+        salt: salt(file, scope, problems),
     }
+}
+
+fn salt(file: &Contexts, scope: &Scope<'_>, problems: &mut Problems) -> Option<Secret> {
+    let salt = referred(&file.salt, "salt", scope, problems)?;
+    if salt.expose().chars().count() < CHOSEN_KEY_CHARACTERS_MIN {
+        problems.add(
+            file.salt.as_ref().map(Located::span),
+            format!("`salt`: it needs at least {CHOSEN_KEY_CHARACTERS_MIN} characters"),
+        );
+    }
+    Some(salt)
+}
+
+fn catalog(file: &CatalogTable, scope: &Scope<'_>, problems: &mut Problems) -> Catalog {
+    let replace = file.replace.as_ref().is_some_and(|replace| *replace.get());
+    let paths: Vec<PathBuf> = file
+        .files
+        .iter()
+        .flat_map(Located::get)
+        .map(|path| scope.folder.join(path.get()))
+        .collect();
+    Catalog::load(&paths, replace).unwrap_or_else(|errors| {
+        problems.add(
+            file.files.as_ref().map(Located::span),
+            "the catalog can't be used",
+        );
+        problems.add_others(errors.files);
+        Catalog::default()
+    })
 }
 
 fn auth(file: &Auth, scope: &Scope<'_>, listen: SocketAddr, problems: &mut Problems) -> AuthConfig {
@@ -251,18 +307,9 @@ fn auth(file: &Auth, scope: &Scope<'_>, listen: SocketAddr, problems: &mut Probl
         .get("HOLDFAST_BOOTSTRAP_KEY")
         .map(|key| (Secret::new(key), "HOLDFAST_BOOTSTRAP_KEY", None));
     let chosen = from_environment.or_else(|| {
-        let reference = file.bootstrap_key.as_ref()?;
-        if scope.secrets == Secrets::Ignore {
-            return None;
-        }
-        let span = Some(reference.span());
-        match secret(reference.get(), scope) {
-            Ok(secret) => Some((secret, "`bootstrap_key`", span)),
-            Err((message, help)) => {
-                problems.add_with_help(span, format!("`bootstrap_key`: {message}"), help);
-                None
-            }
-        }
+        let secret = referred(&file.bootstrap_key, "bootstrap_key", scope, problems)?;
+        let span = file.bootstrap_key.as_ref().map(Located::span);
+        Some((secret, "`bootstrap_key`", span))
     });
     let bootstrap_key = chosen.map(|(secret, name, span)| {
         if let Err(problem) = check_chosen(&secret) {
@@ -276,37 +323,15 @@ fn auth(file: &Auth, scope: &Scope<'_>, listen: SocketAddr, problems: &mut Probl
     }
 }
 
-/// Follows `env:NAME` or `file:PATH`. The error never repeats the text: it may be the secret itself.
-fn secret(reference: &str, scope: &Scope<'_>) -> Result<Secret, (String, String)> {
-    if let Some(name) = reference.strip_prefix("env:") {
-        return scope.environment.get(name).map(Secret::new).ok_or_else(|| {
-            (
-                format!("the environment variable {name} is not set"),
-                format!("set {name}, or point to a file with `file:PATH`"),
-            )
-        });
-    }
-    if let Some(path) = reference.strip_prefix("file:") {
-        let path = scope.folder.join(path);
-        return match std::fs::read_to_string(&path) {
-            Ok(text) => Ok(Secret::new(text.trim())),
-            Err(error) => Err((
-                format!("{} can't be read: {error}", path.display()),
-                "relative paths start at the folder of the configuration file".into(),
-            )),
-        };
-    }
-    Err((
-        "secrets are not written into the configuration, only referred to".into(),
-        "write `env:NAME` or `file:PATH`".into(),
-    ))
-}
-
 fn engines(
     tables: &[EngineTable],
+    is_needed: bool,
     scope: &Scope<'_>,
     problems: &mut Problems,
 ) -> Vec<EngineConfig> {
+    if tables.is_empty() && !is_needed {
+        return Vec::new();
+    }
     if tables.is_empty() {
         return vec![engine(
             "default".into(),
@@ -388,256 +413,4 @@ fn engine(
             problems,
         ),
     }
-}
-
-fn models(
-    tables: &[ModelTable],
-    engines: &[EngineConfig],
-    problems: &mut Problems,
-) -> Vec<ModelConfig> {
-    let mut names = Names::default();
-    if tables.is_empty() {
-        return engines
-            .iter()
-            .enumerate()
-            .map(|(index, engine)| {
-                let name = engine.model.served_name();
-                if !names.free(&name, None) {
-                    problems.add_with_help(
-                        None,
-                        format!("two engines load `{name}`, so that their models can't both be called that"),
-                        "name the models with [[models]]",
-                    );
-                }
-                let aliases = if index == 0 && name != DEFAULT_ALIAS {
-                    vec![DEFAULT_ALIAS.to_owned()]
-                } else {
-                    Vec::new()
-                };
-                ModelConfig {
-                    name,
-                    aliases,
-                    ..model(&ModelTable::default(), index, engines, problems)
-                }
-            })
-            .collect();
-    }
-    tables
-        .iter()
-        .map(|table| {
-            let name = names.take(table.name.as_ref(), "model", problems);
-            let aliases = match &table.aliases {
-                None => Vec::new(),
-                Some(aliases) => aliases
-                    .get()
-                    .iter()
-                    .map(|alias| names.take(Some(alias), "model", problems))
-                    .collect(),
-            };
-            let engine = engine_of(table, engines, problems);
-            ModelConfig {
-                name,
-                aliases,
-                ..model(table, engine, engines, problems)
-            }
-        })
-        .collect()
-}
-
-fn engine_of(table: &ModelTable, engines: &[EngineConfig], problems: &mut Problems) -> usize {
-    let Some(wanted) = &table.engine else {
-        if engines.len() > 1 {
-            let known: Vec<_> = engines
-                .iter()
-                .map(|engine| format!("`{}`", engine.name))
-                .collect();
-            problems.add_with_help(
-                table.name.as_ref().map(Located::span),
-                "this model does not say which engine answers",
-                format!("add `engine = \"...\"` with one of {}", known.join(", ")),
-            );
-        }
-        return 0;
-    };
-    let found = engines
-        .iter()
-        .position(|engine| engine.name == *wanted.get());
-    found.unwrap_or_else(|| {
-        let known = engines.iter().map(|engine| engine.name.as_str());
-        let help = match closest(wanted.get(), known.clone()) {
-            Some(meant) => format!("did you mean `{meant}`?"),
-            None => format!(
-                "the engines are {}",
-                known
-                    .map(|name| format!("`{name}`"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
-        };
-        problems.add_with_help(
-            Some(wanted.span()),
-            format!("there is no engine `{}`", wanted.get()),
-            help,
-        );
-        0
-    })
-}
-
-fn model(
-    table: &ModelTable,
-    engine: usize,
-    engines: &[EngineConfig],
-    problems: &mut Problems,
-) -> ModelConfig {
-    // What the default model's authors recommend; OpenAI's own default otherwise.
-    let is_default = engines
-        .get(engine)
-        .is_some_and(|engine| engine.model.is_default());
-    let (temperature, top_p) = if is_default { (0.2, 0.9) } else { (1.0, 1.0) };
-    let profile = table
-        .profile
-        .as_ref()
-        .map_or(ProfileName::Native, |value| *value.get());
-    let seconds = 1..=31_622_400;
-    let config = ModelConfig {
-        name: String::new(),
-        engine,
-        profile,
-        aliases: Vec::new(),
-        min_context_tokens: number(
-            &table.min_context_tokens,
-            "min_context_tokens",
-            0..=16_777_216,
-            0,
-            problems,
-        ),
-        max_output_tokens: number(
-            &table.max_output_tokens,
-            "max_output_tokens",
-            1..=16_777_216,
-            4096,
-            problems,
-        ),
-        temperature: number(
-            &table.temperature,
-            "temperature",
-            0.0..=2.0,
-            temperature,
-            problems,
-        ),
-        top_p: number(&table.top_p, "top_p", 0.0..=1.0, top_p, problems),
-        ttl_default_seconds: optional(&table.ttl_default, "ttl_default", seconds.clone(), problems),
-        ttl_min_seconds: optional(&table.ttl_min, "ttl_min", seconds.clone(), problems),
-        ttl_max_seconds: optional(&table.ttl_max, "ttl_max", seconds, problems),
-    };
-    let by_profile = holdfast_protocol::Profile::of(profile.kind(), 0);
-    let min = config.ttl_min_seconds.unwrap_or(by_profile.ttl_min_seconds);
-    let default = config
-        .ttl_default_seconds
-        .unwrap_or(by_profile.ttl_default_seconds);
-    let max = config.ttl_max_seconds.unwrap_or(by_profile.ttl_max_seconds);
-    if !(min <= default && default <= max) {
-        let span = [&table.ttl_default, &table.ttl_min, &table.ttl_max]
-            .into_iter()
-            .flatten()
-            .next()
-            .map(Located::span);
-        problems.add_with_help(
-            span,
-            format!("a context of this model would live {default} s by default, outside its range of {min} to {max} s"),
-            "set `ttl_min`, `ttl_default` and `ttl_max` so that they are in this order",
-        );
-    }
-    config
-}
-
-/// Names that may be taken once.
-#[derive(Default)]
-struct Names(HashMap<String, Option<Range<usize>>>);
-
-impl Names {
-    fn free(&mut self, name: &str, span: Option<Range<usize>>) -> bool {
-        self.0.insert(name.to_owned(), span).is_none()
-    }
-
-    /// A missing name has been reported with its table already.
-    fn take(
-        &mut self,
-        name: Option<&Located<String>>,
-        what: &str,
-        problems: &mut Problems,
-    ) -> String {
-        let Some(name) = name else {
-            return String::new();
-        };
-        let (text, span) = (name.get(), name.span());
-        // An engine's name is also that of a folder; a model's may be a path such as `vendor/model:tag`.
-        let signs: &[u8] = if what == "engine" { b"-_" } else { b"-_.:/@+" };
-        let sound = (1..=128).contains(&text.len())
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || signs.contains(&byte));
-        if !sound {
-            let signs: Vec<String> = signs
-                .iter()
-                .map(|sign| format!("`{}`", char::from(*sign)))
-                .collect();
-            problems.add_with_help(
-                Some(span),
-                format!("`{text}` is no name for an {what}").replace("an model", "a model"),
-                format!("use 1 to 128 letters, digits and {}", signs.join(" ")),
-            );
-        } else if !self.free(text, Some(span.clone())) {
-            problems.add(
-                Some(span),
-                format!("the {what} name `{text}` is taken already"),
-            );
-        }
-        text.clone()
-    }
-}
-
-/// A number in its range, or the default.
-fn number<T: Copy + PartialOrd + std::fmt::Display>(
-    value: &Option<Located<T>>,
-    key: &str,
-    range: RangeInclusive<T>,
-    default: T,
-    problems: &mut Problems,
-) -> T {
-    optional(value, key, range, problems).unwrap_or(default)
-}
-
-/// A number in its range, if it is there.
-fn optional<T: Copy + PartialOrd + std::fmt::Display>(
-    value: &Option<Located<T>>,
-    key: &str,
-    range: RangeInclusive<T>,
-    problems: &mut Problems,
-) -> Option<T> {
-    let located = value.as_ref()?;
-    let value = *located.get();
-    if range.contains(&value) {
-        return Some(value);
-    }
-    problems.add(
-        Some(located.span()),
-        format!(
-            "`{key}` is {value}, which is not between {} and {}",
-            range.start(),
-            range.end()
-        ),
-    );
-    None
-}
-
-/// As [`number`], for sizes of things in memory.
-fn size(
-    value: &Option<Located<u64>>,
-    key: &str,
-    range: RangeInclusive<u64>,
-    default: u64,
-    problems: &mut Problems,
-) -> usize {
-    usize::try_from(number(value, key, range, default, problems)).unwrap_or(usize::MAX)
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use super::file::{self, keys};
 use super::*;
 
+mod upstreams;
+
 fn home() -> Environment {
     Environment::from([("HOME", "/people/ada")])
 }
@@ -19,6 +21,15 @@ fn parse(text: &str) -> Result<Config, ConfigErrors> {
 fn check_errors(text: &str, expected: &str) {
     let shown = parse(text).unwrap_err().to_string();
     assert_eq!(shown.trim_end(), expected.trim(), "\n--- shown:\n{shown}");
+}
+
+/// Everything that a configuration says but the catalog, for comparing two.
+fn said(config: &Config) -> String {
+    let config = Config {
+        catalog: Arc::default(),
+        ..config.clone()
+    };
+    format!("{config:#?}")
 }
 
 fn root() -> PathBuf {
@@ -344,7 +355,10 @@ fn a_model_is_a_name_or_a_path() {
     let names: Vec<_> = config
         .models
         .iter()
-        .map(|model| (model.name.as_str(), model.engine))
+        .map(|model| match model.source {
+            ModelSource::Engine(index) => (model.name.as_str(), index),
+            ModelSource::Route { .. } => panic!("a route"),
+        })
         .collect();
     assert_eq!(names, [("m", 0), ("qwen", 1)]);
 }
@@ -364,23 +378,72 @@ fn a_missing_file_is_an_error_only_if_it_was_named() {
     );
 }
 
+/// An environment in which every variable that a text refers to is set.
+fn with_references(text: &str) -> Environment {
+    let mut environment = home();
+    for part in text.split("\"env:").skip(1) {
+        let name = part.split('"').next().unwrap();
+        let value = match name {
+            "GOOGLE_SERVICE_ACCOUNT" => SERVICE_ACCOUNT,
+            _ => "0123456789abcdef",
+        };
+        environment.0.insert(name.to_owned(), value.to_owned());
+    }
+    environment
+}
+
+const SERVICE_ACCOUNT: &str =
+    r#"{"client_email": "a@b.c", "private_key": "k", "token_uri": "https://d.e/token"}"#;
+
 #[test]
-fn every_example_is_valid() {
-    let mut checked = 0;
+fn every_example_is_valid_and_every_provider_has_one() {
+    let mut providers = BTreeSet::new();
     for entry in std::fs::read_dir(root().join("examples")).unwrap() {
         let path = entry.unwrap().path();
-        if path
-            .extension()
-            .is_some_and(|extension| extension == "toml")
-        {
-            let text = std::fs::read_to_string(&path).unwrap();
-            if let Err(errors) = Config::parse(&path, &text, &Flags::default(), &home()) {
-                panic!("{errors}");
-            }
-            checked += 1;
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let config = Config::parse(&path, &text, &Flags::default(), &with_references(&text))
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(
+            config.engines.is_empty(),
+            !config.upstreams.is_empty(),
+            "{}: an engine is started where it is needed only",
+            path.display()
+        );
+        for upstream in &config.upstreams {
+            providers.insert(upstream.provider.name);
+            assert!(
+                config
+                    .models
+                    .iter()
+                    .any(|model| targets(model).contains(&upstream.name)),
+                "{}: `{}` is used by no model",
+                path.display(),
+                upstream.name
+            );
         }
     }
-    assert!(checked >= 2, "{checked} examples");
+    for known in holdfast_protocol::provider::ALL {
+        assert!(
+            providers.contains(known.name),
+            "{} has no example",
+            known.title
+        );
+    }
+}
+
+/// Names of the upstreams of a model.
+fn targets(model: &ModelConfig) -> Vec<String> {
+    match &model.source {
+        ModelSource::Engine(_) => Vec::new(),
+        ModelSource::Route { route, .. } => route
+            .targets
+            .iter()
+            .map(|target| target.upstream.clone())
+            .collect(),
+    }
 }
 
 #[test]
@@ -423,11 +486,10 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     let path = Path::new("holdfast.toml");
     let shown = Config::parse(path, &uncommented, &Flags::default(), &home())
         .unwrap_or_else(|errors| panic!("{errors}"));
-    assert_eq!(shown, parse("").unwrap());
-    assert_eq!(
-        Config::parse(path, &text, &Flags::default(), &home()).unwrap(),
-        parse("").unwrap()
-    );
+    let default = said(&parse("").unwrap());
+    assert_eq!(said(&shown), default);
+    let as_it_is = Config::parse(path, &text, &Flags::default(), &home()).unwrap();
+    assert_eq!(said(&as_it_is), default);
 
     let mentioned: BTreeSet<&str> = text
         .lines()
@@ -440,11 +502,44 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         keys::<file::Auth>(),
         keys::<file::EngineTable>(),
         keys::<file::ModelTable>(),
+        keys::<file::UpstreamTable>(),
+        keys::<file::CacheTable>(),
+        keys::<file::CatalogTable>(),
     ];
     for key in known.iter().flatten() {
         assert!(
-            mentioned.contains(key.as_str()),
+            mentioned.contains(key.as_str()) || text.contains(&format!("[upstreams.{key}]")),
             "`{key}` is not in examples/holdfast.toml"
+        );
+    }
+}
+
+/// The settings of an upstream stand there with three spaces behind their `#`.
+#[test]
+fn the_annotated_upstream_shows_the_real_defaults() {
+    let text = std::fs::read_to_string(root().join("examples/holdfast.toml")).unwrap();
+    let block: String = text
+        .lines()
+        .skip_while(|line| *line != "#   [[upstreams]]")
+        .map_while(|line| line.strip_prefix("#   "))
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    let parse = |text: &str| {
+        Config::parse(
+            Path::new("x"),
+            text,
+            &Flags::default(),
+            &with_references(text),
+        )
+        .unwrap_or_else(|errors| panic!("{errors}"))
+    };
+    let shown = parse(&block);
+    let short = "[[upstreams]]\nname = \"openai\"\nprovider = \"openai\"\napi_key = \"env:OPENAI_API_KEY\"\n";
+    assert_eq!(said(&shown), said(&parse(short)));
+    for key in keys::<file::UpstreamTable>() {
+        assert!(
+            key == "cache" || block.contains(&format!("{key} = ")),
+            "`{key}` is not in the block of the upstream"
         );
     }
 }

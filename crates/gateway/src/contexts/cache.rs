@@ -65,7 +65,7 @@ impl ContextCache {
     /// Keeps it, in place of any other version.
     pub(super) fn insert(&mut self, row: &Context, loaded: &Loaded) {
         self.remove(&row.id);
-        let bytes = size(&loaded.content) + loaded.prefix.tokens as usize * size_of::<i32>();
+        let bytes = size(&loaded.content) + loaded.prefix.bytes();
         self.uses += 1;
         self.by_use.insert(self.uses, row.id.clone());
         self.entries.insert(

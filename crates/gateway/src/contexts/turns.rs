@@ -38,14 +38,14 @@ pub(crate) struct PreparedTurn {
 
 impl OpenContext {
     /// Its messages.
-    pub(crate) fn content(&self) -> &ContextContent {
+    pub(crate) fn content(&self) -> &Arc<ContextContent> {
         &self.loaded.content
     }
 
     /// Its part in a chat.
     pub(crate) fn chat_prefix(&self, composed: &ComposedRequest) -> ChatPrefix {
         ChatPrefix {
-            context_id: self.context.id.clone(),
+            context: self.context.clone(),
             prepared: self.loaded.prefix.clone(),
             is_current: composed.dropped_messages == self.context.dropped_messages
                 && composed.tools == self.context.tools,
@@ -164,12 +164,15 @@ impl Contexts {
                 .remembered(dropped)
                 .map(|stored| stored.message.clone())
         };
+        let turn_length = turn_messages.len();
         let prefix_of = |history: Vec<Message>| {
             model.backend.prepare(PrefixContent {
                 project: context.project.clone(),
                 initial: loaded.content.initial.clone(),
+                previous_history: history.len().saturating_sub(turn_length),
                 history,
                 tools: context.tools.clone(),
+                tool_choice: context.tool_choice.clone(),
                 rendered_at: rendered_at(context.created_at),
             })
         };
@@ -253,9 +256,7 @@ impl Contexts {
                 .map_err(commit_error)?;
             contexts.events.turn_committed();
             recorder.record(response, contexts.now());
-            model
-                .backend
-                .hold_later(&context.project, &context.id, &prefix);
+            model.backend.hold_later(&committed, &prefix);
             contexts
                 .living
                 .resize(&context.project, &context.id, committed.prefix_tokens);
@@ -327,8 +328,13 @@ fn dropped_after(
         initial: Vec::new(),
         turns: turns.collect(),
     };
-    compose(Some((&after, &content)), empty_request(), u32::MAX, 0)
-        .map_or(dropped_messages, |composed| composed.dropped_messages)
+    compose(
+        Some((&after, &Arc::new(content))),
+        empty_request(),
+        u32::MAX,
+        0,
+    )
+    .map_or(dropped_messages, |composed| composed.dropped_messages)
 }
 
 /// The smallest request there can be.

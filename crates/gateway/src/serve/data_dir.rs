@@ -5,6 +5,8 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rand::RngExt;
+
 use crate::keys::Secret;
 
 use super::ServeError;
@@ -12,6 +14,8 @@ use super::ServeError;
 const LOCK_FILE: &str = "lock";
 const ADDRESS_FILE: &str = "address";
 const FIRST_KEY_FILE: &str = "first-key";
+const SALT_FILE: &str = "salt";
+const SALT_BYTES: usize = 32;
 
 /// Where things are in a data directory.
 #[derive(Debug, Clone)]
@@ -170,5 +174,49 @@ impl DataDir {
             .open(&path)?;
         writeln!(file, "{}", secret.expose())?;
         file.sync_all()
+    }
+
+    /// The secret of this installation, from which names of tenants and cache keys at upstreams are derived: 32 random
+    /// bytes, made at the first start and readable by their owner only.
+    ///
+    /// # Errors
+    /// It can't be read or written, or is damaged.
+    pub fn salt(&self) -> Result<[u8; SALT_BYTES], ServeError> {
+        let path = self.path.join(SALT_FILE);
+        let failed = |error: io::Error| {
+            ServeError::new(format!(
+                "the salt {} can't be read or written: {error}",
+                path.display()
+            ))
+        };
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.make_salt(&path).map_err(failed)?
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        bytes.try_into().map_err(|_| {
+            ServeError::new(format!("the salt {} is damaged", path.display())).help(
+                "put a backup in its place, or delete it: then what upstreams have cached is not found again",
+            )
+        })
+    }
+
+    /// Makes a salt unless another process was faster; returns the one that counts.
+    fn make_salt(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let salt: [u8; SALT_BYTES] = rand::rng().random();
+        // Whole or not at all; temporary files are made with mode 0600.
+        let mut part = tempfile::NamedTempFile::new_in(&self.path)?;
+        part.write_all(&salt)?;
+        part.as_file().sync_all()?;
+        match part.persist_noclobber(path) {
+            Ok(_) => {
+                File::open(&self.path)?.sync_all()?;
+                Ok(salt.to_vec())
+            }
+            Err(error) if error.error.kind() == io::ErrorKind::AlreadyExists => std::fs::read(path),
+            Err(error) => Err(error.error),
+        }
     }
 }

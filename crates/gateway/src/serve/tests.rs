@@ -127,3 +127,68 @@ async fn a_taken_port_is_refused_before_anything_else() {
             .contains("another program has this port")
     );
 }
+
+#[test]
+fn the_salt_is_made_once_and_read_by_its_owner_only() {
+    let (_folder, config, data_dir) = fixture([("HOME", "/")]);
+    let salt = data_dir.salt().unwrap();
+    assert_ne!(salt, [0; 32]);
+    assert_eq!(data_dir.salt().unwrap(), salt);
+    let path = data_dir.path().join("salt");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(super::salt(&config, &data_dir).unwrap(), salt);
+
+    // A damaged one is not replaced silently: what is cached would not be found again.
+    std::fs::write(&path, "short").unwrap();
+    let error = data_dir.salt().unwrap_err();
+    assert!(error.message.contains("damaged"), "{error}");
+}
+
+#[test]
+fn starts_at_the_same_time_agree_on_a_salt() {
+    let (_folder, _config, data_dir) = fixture([("HOME", "/")]);
+    let salts: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| scope.spawn(|| data_dir.salt().unwrap()))
+            .collect();
+        threads
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(salts.iter().all(|salt| *salt == salts[0]));
+}
+
+#[test]
+fn a_configured_salt_takes_the_place_of_the_data_directorys() {
+    let (_folder, config, data_dir) = fixture([("HOME", "/")]);
+    let with = |text: &str| {
+        let mut config = config.clone();
+        config.contexts.salt = Some(Secret::new(text));
+        super::salt(&config, &data_dir).unwrap()
+    };
+    assert_eq!(with("0123456789abcdef"), keys::hash("0123456789abcdef"));
+    assert!(!data_dir.path().join("salt").exists());
+}
+
+#[test]
+fn routed_models_need_no_engine() {
+    let text = "[[upstreams]]\nname = \"u\"\nprovider = \"vllm\"\nbase_url = \"http://127.0.0.1:9/v1\"\n\
+                [[models]]\nname = \"m\"\naliases = [\"n\"]\nprofile = \"ark\"\nmin_context_tokens = 3\nroute = [\"u\"]\nwindow_tokens = 1000\n";
+    let environment = Environment::from([("HOME", "/")]);
+    let config = Config::parse(Path::new("x"), text, &Flags::default(), &environment).unwrap();
+    let entry = model_entry(&config.models[0], &config, &[]).unwrap();
+    assert_eq!(
+        (entry.name.as_str(), entry.owned_by.as_str()),
+        ("m", "vllm")
+    );
+    assert_eq!(entry.aliases, ["n"]);
+    assert_eq!(entry.profile.ttl_default_seconds, 86_400);
+    assert_eq!(entry.profile.min_context_tokens, 3);
+    assert_eq!((entry.temperature, entry.top_p), (None, None));
+    assert!(matches!(entry.source, ModelSource::Route(route) if route.targets[0].model == "m"));
+    let options = app_options(&config, Vec::new(), [7; 32]);
+    assert_eq!(options.upstreams.len(), 1);
+    assert_eq!(options.salt, [7; 32]);
+}

@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
 use super::reply;
-use crate::app::App;
+use crate::app::{App, ModelSource};
 
 /// The store has so long to answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -43,7 +43,11 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     let stopped: Vec<&str> = app
         .models
         .iter()
-        .filter(|model| !model.entry.engine.is_running())
+        .filter(|model| match &model.entry.source {
+            ModelSource::Engine(engine) => !engine.is_running(),
+            // Whether upstreams can be reached is theirs; the gateway serves other models all the same.
+            ModelSource::Route(_) => false,
+        })
         .map(|model| model.entry.name.as_str())
         .collect();
     let is_ready = store == "ok" && stopped.is_empty();

@@ -23,6 +23,7 @@ mod streams;
 mod surfaces;
 mod tenancy;
 mod truncation;
+mod upstreams;
 
 use holdfast_testkit::{Reply, TestClient};
 use serde_json::{Value, json};

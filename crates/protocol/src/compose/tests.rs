@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -46,6 +48,7 @@ fn context(profile: ProfileKind, mode: ContextMode) -> Context {
         tool_choice: None,
         display_name: None,
         metadata: Default::default(),
+        policy: Default::default(),
     };
     let profile = Profile::of(profile, WINDOW);
     let id = ContextId::new(0, [0; 16]);
@@ -70,6 +73,10 @@ fn session(truncation: Truncation) -> Context {
 }
 
 /// One turn whose messages have these roles and sizes; each message's text is its position.
+fn history_of(composed: &ComposedRequest) -> Vec<Message> {
+    composed.history().cloned().collect()
+}
+
 fn content(history: &[(Role, u32)]) -> ContextContent {
     let messages = history
         .iter()
@@ -104,11 +111,23 @@ fn tool(name: &str) -> Tool {
 }
 
 fn composed(context: &Context, content: &ContextContent) -> ComposedRequest {
-    compose(Some((context, content)), request(), WINDOW, RESERVE).unwrap()
+    compose(
+        Some((context, &Arc::new(content.clone()))),
+        request(),
+        WINDOW,
+        RESERVE,
+    )
+    .unwrap()
 }
 
 fn refusal(context: &Context, request: ChatRequest) -> ApiError {
-    compose(Some((context, &users(&[]))), request, WINDOW, RESERVE).unwrap_err()
+    compose(
+        Some((context, &Arc::new(users(&[])))),
+        request,
+        WINDOW,
+        RESERVE,
+    )
+    .unwrap_err()
 }
 
 #[test]
@@ -121,7 +140,10 @@ fn without_a_context_the_request_is_all_there_is() {
         ..request()
     };
     let composed = compose(None, request.clone(), WINDOW, RESERVE).unwrap();
-    assert_eq!((&composed.initial, &composed.history), (&vec![], &vec![]));
+    assert_eq!(
+        (composed.initial().len(), composed.history().count()),
+        (0, 0)
+    );
     assert_eq!(composed.new, request.messages);
     assert_eq!(composed.tools, request.tools);
     assert_eq!(composed.tool_choice, ToolChoice::Required);
@@ -135,9 +157,9 @@ fn the_prompt_is_initial_then_remembered_then_new() {
     context.dropped_messages = 1;
     let content = users(&[10, 10, 10]);
     let composed = composed(&context, &content);
-    assert_eq!(composed.initial, content.initial);
+    assert_eq!(composed.initial(), content.initial);
     assert_eq!(
-        composed.history,
+        history_of(&composed),
         [
             Message::text(Role::User, "1"),
             Message::text(Role::User, "2")
@@ -154,7 +176,7 @@ fn the_prompt_is_initial_then_remembered_then_new() {
 #[test]
 fn no_messages_and_an_answer_to_continue_are_refused_with_and_without_a_context() {
     let prefix = context(ProfileKind::Native, ContextMode::CommonPrefix);
-    let stored = users(&[]);
+    let stored = Arc::new(users(&[]));
     for messages in [vec![], vec![Message::text(Role::Assistant, "Sure, ")]] {
         for context in [None, Some((&prefix, &stored))] {
             let request = ChatRequest {
@@ -178,7 +200,15 @@ fn several_answers_are_refused_in_a_session_only() {
     let error = refusal(&session, request.clone());
     assert_eq!(error.param.as_deref(), Some("n"));
     let prefix = context(ProfileKind::Native, ContextMode::CommonPrefix);
-    assert!(compose(Some((&prefix, &users(&[]))), request, WINDOW, RESERVE).is_ok());
+    assert!(
+        compose(
+            Some((&prefix, &Arc::new(users(&[])))),
+            request,
+            WINDOW,
+            RESERVE
+        )
+        .is_ok()
+    );
 }
 
 #[test]
@@ -205,7 +235,12 @@ fn tools_beside_a_context_follow_its_profile_and_its_own_tools() {
             tools: given.iter().map(|name| tool(name)).collect(),
             ..request()
         };
-        let found = compose(Some((&context, &users(&[]))), request, WINDOW, RESERVE);
+        let found = compose(
+            Some((&context, &Arc::new(users(&[])))),
+            request,
+            WINDOW,
+            RESERVE,
+        );
         let case = format!("{kind:?} {stored:?} {given:?}");
         match (found, expected) {
             (Ok(composed), Some(expected)) => {
@@ -237,7 +272,13 @@ fn the_requests_tool_choice_comes_before_the_contexts_and_needs_a_tool() {
         ..request()
     };
     let named = choose(ToolChoice::Named("a".to_owned()));
-    let found = compose(Some((&context, &users(&[]))), named, WINDOW, RESERVE).unwrap();
+    let found = compose(
+        Some((&context, &Arc::new(users(&[])))),
+        named,
+        WINDOW,
+        RESERVE,
+    )
+    .unwrap();
     assert_eq!(found.tool_choice, ToolChoice::Named("a".to_owned()));
 
     let unknown = choose(ToolChoice::Named("b".to_owned()));
@@ -312,7 +353,7 @@ fn rolling_drops_a_block_once_the_window_is_reached() {
             "{truncation:?} {sizes:?}"
         );
         assert_eq!(composed.rolling_trimmed, dropped > 0);
-        assert_eq!(composed.history.len(), sizes.len() - dropped as usize);
+        assert_eq!(composed.history().count(), sizes.len() - dropped as usize);
     }
 }
 
@@ -328,7 +369,10 @@ fn rolling_off_and_prefixes_drop_nothing() {
         context(ProfileKind::Native, ContextMode::CommonPrefix),
     ] {
         let composed = composed(&context, &users(&[5_000, 5_000]));
-        assert_eq!((composed.dropped_messages, composed.history.len()), (0, 2));
+        assert_eq!(
+            (composed.dropped_messages, composed.history().count()),
+            (0, 2)
+        );
     }
 }
 
@@ -346,7 +390,7 @@ fn a_tools_result_goes_with_its_call() {
     ];
     let composed = composed(&context, &content(&history));
     assert_eq!(composed.dropped_messages, 4);
-    assert_eq!(composed.history, [Message::text(Role::Assistant, "4")]);
+    assert_eq!(history_of(&composed), [Message::text(Role::Assistant, "4")]);
 }
 
 fn any_truncation() -> impl Strategy<Value = Truncation> {
@@ -387,17 +431,17 @@ proptest! {
         let content = content(&history);
         let mut context = session(truncation);
         context.dropped_messages = dropped_before.min(history.len() as u32);
-        let composed = compose(Some((&context, &content)), request(), WINDOW, reserve).unwrap();
+        let composed = compose(Some((&context, &Arc::new(content.clone()))), request(), WINDOW, reserve).unwrap();
 
-        prop_assert_eq!(&composed.initial, &content.initial);
+        prop_assert_eq!(composed.initial(), &content.initial[..]);
         prop_assert!(composed.dropped_messages >= context.dropped_messages);
         // What is kept is whole messages, the newest ones, in their order.
         let all: Vec<_> = content.remembered(0).map(|stored| stored.message.clone()).collect();
-        prop_assert_eq!(&composed.history[..], &all[composed.dropped_messages as usize..]);
+        prop_assert_eq!(&history_of(&composed)[..], &all[composed.dropped_messages as usize..]);
 
         // Room is made once: composing what is left drops no more.
         context.dropped_messages = composed.dropped_messages;
-        let again = compose(Some((&context, &content)), request(), WINDOW, reserve).unwrap();
+        let again = compose(Some((&context, &Arc::new(content.clone()))), request(), WINDOW, reserve).unwrap();
         let left: u64 = content.remembered(composed.dropped_messages).map(|stored| u64::from(stored.tokens)).sum();
         prop_assert_eq!(again.dropped_messages, composed.dropped_messages);
         if let Truncation::LastHistoryTokens { last_history_tokens } = truncation {

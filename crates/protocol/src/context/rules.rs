@@ -148,6 +148,7 @@ impl Context {
             tool_choice: create.tool_choice.clone(),
             display_name: create.display_name.clone(),
             metadata: create.metadata.clone(),
+            policy: create.policy,
             initial_tokens,
             prefix_tokens: initial_tokens,
             turn_count: 0,

@@ -33,6 +33,7 @@ fn create() -> CreateContext {
         tool_choice: None,
         display_name: None,
         metadata: Default::default(),
+        policy: Default::default(),
     }
 }
 

@@ -7,6 +7,7 @@
 //! on to upstreams of this dialect; `mode` on a chat is ignored; unknown fields of messages, tools and the other
 //! bodies are ignored; `null` and `""` mean unset.
 
+mod ark_context;
 mod context;
 mod error;
 mod message;
@@ -17,17 +18,20 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tools;
+mod upstream;
 pub mod wire;
 
+pub use ark_context::ArkContextUpstream;
 pub use context::{
     decode_create, decode_fork, decode_patch, encode_context, encode_context_page, encode_created,
     encode_deleted,
 };
 pub use error::encode_error;
 pub use models::{ModelInfo, encode_model, encode_models};
-pub use request::{decode_request, encode_request};
-pub use response::{decode_response, encode_response};
-pub use stream::{StreamDecoder, StreamEncoder};
+pub use request::decode_request;
+pub use response::encode_response;
+pub use stream::StreamEncoder;
+pub use upstream::OpenAiUpstream;
 
 use bytes::Bytes;
 use serde::Serialize;

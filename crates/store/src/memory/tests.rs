@@ -7,6 +7,11 @@ async fn contexts_conform() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upstreams_conform() {
+    conformance::upstreams(&MemoryStore::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_conform() {
     conformance::keys(&MemoryStore::new()).await;
 }

@@ -15,7 +15,7 @@ macro_rules! context_columns {
     () => {
         "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
          prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
-         requested_model, truncation, tool_choice, display_name, metadata, tools"
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy"
     };
 }
 pub(super) use context_columns;
@@ -37,7 +37,7 @@ pub(super) fn insert_context(
     Ok(sqlx::query(concat!(
         "INSERT INTO contexts (",
         context_columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
+        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
     ))
     .bind(context.id.to_string())
     .bind(context.project.clone())
@@ -60,7 +60,8 @@ pub(super) fn insert_context(
     .bind(tool_choice)
     .bind(context.display_name.clone())
     .bind(json("metadata", serde_json::to_string(&context.metadata))?)
-    .bind(json("tools", serde_json::to_string(&context.tools))?))
+    .bind(json("tools", serde_json::to_string(&context.tools))?)
+    .bind(json("policy", serde_json::to_string(&context.policy))?))
 }
 
 pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
@@ -88,6 +89,7 @@ pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
             .transpose()?,
         display_name: row.try_get("display_name").map_err(failure)?,
         metadata: json("metadata", serde_json::from_str(required(row, "metadata")?))?,
+        policy: json("policy", serde_json::from_str(required(row, "policy")?))?,
         initial_tokens: count(row, "initial_tokens")?,
         prefix_tokens: count(row, "prefix_tokens")?,
         turn_count: row.try_get("turn_count").map_err(failure)?,
@@ -167,7 +169,7 @@ pub(super) fn integer(column: &str, value: u64) -> Result<i64, StoreError> {
     i64::try_from(value).map_err(|_| wrong_value(column))
 }
 
-fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
+pub(super) fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
     let value: i64 = row.try_get(column).map_err(failure)?;
     u64::try_from(value).map_err(|_| wrong_value(column))
 }

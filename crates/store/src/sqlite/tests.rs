@@ -43,6 +43,11 @@ async fn contexts_conform() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn upstreams_conform() {
+    conformance::upstreams(&opened().await.1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn keys_conform() {
     conformance::keys(&opened().await.1).await;
 }

@@ -8,7 +8,7 @@ use holdfast_protocol::context::{ContextContent, CreateContext, CreateSurface, P
 use holdfast_protocol::{Context, ContextId, Message, Profile, Role};
 
 use super::{ContextCache, Loaded};
-use crate::backend::PreparedPrefix;
+use crate::backend::{PrefixState, PreparedPrefix};
 
 struct Maker {
     engine: Engine,
@@ -33,6 +33,7 @@ impl Maker {
             tool_choice: None,
             display_name: None,
             metadata: Default::default(),
+            policy: Default::default(),
         };
         let profile = Profile::of(ProfileKind::Native, 8192);
         let id = ContextId::new(0, [number; 16]);
@@ -41,7 +42,7 @@ impl Maker {
         let prefix = PreparedPrefix {
             tokens: 0,
             history_tokens: Vec::new(),
-            kv: self.engine.prefix("p", &[]),
+            state: PrefixState::Kv(self.engine.prefix("p", &[])),
         };
         let content = ContextContent {
             initial: messages,

@@ -94,13 +94,12 @@ pub(super) async fn begin(
         recorder = Some(app.replays.recorder(fingerprint, delivery));
     }
 
+    let max_tokens_given = request.max_tokens.is_some();
     let max_tokens = request.max_tokens.unwrap_or(model.entry.max_output_tokens);
     let mut request = request;
-    request
-        .sampling
-        .temperature
-        .get_or_insert(model.entry.temperature);
-    request.sampling.top_p.get_or_insert(model.entry.top_p);
+    let sampling = &mut request.sampling;
+    sampling.temperature = sampling.temperature.or(model.entry.temperature);
+    sampling.top_p = sampling.top_p.or(model.entry.top_p);
     let composed = compose_for(&model, open.as_ref(), request, max_tokens)?;
     let head = ChatHead {
         id: new_chat_id(),
@@ -125,6 +124,7 @@ pub(super) async fn begin(
             .map_or_else(|| app.now(), OpenContext::rendered_at),
         composed,
         max_tokens,
+        max_tokens_given,
     };
 
     let mut open = open;

@@ -16,19 +16,21 @@ use serde_json::Value;
 use tower::ServiceExt;
 
 use super::{catch_panics, observe};
-use crate::app::{App, AppOptions, ModelEntry, system_clock};
+use crate::app::{App, AppOptions, ModelEntry, ModelSource, system_clock};
 
 fn app() -> Arc<App> {
     let model = ModelEntry {
         name: "tiny".into(),
         aliases: Vec::new(),
         profile: Profile::of(ProfileKind::Native, 8192),
-        engine: Engine::start_tiny(EngineOptions::new(PathBuf::new())).unwrap(),
+        source: ModelSource::Engine(
+            Engine::start_tiny(EngineOptions::new(PathBuf::new())).unwrap(),
+        ),
         owned_by: "holdfast".into(),
         created: 0,
         max_output_tokens: 16,
-        temperature: 1.0,
-        top_p: 1.0,
+        temperature: Some(1.0),
+        top_p: Some(1.0),
     };
     App::new(
         Arc::new(MemoryStore::new()),

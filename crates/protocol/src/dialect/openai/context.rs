@@ -12,8 +12,8 @@ use super::wire::{
 use super::{to_json, without_models_prefix};
 use crate::UnixMillis;
 use crate::context::{
-    Context, ContextId, ContextMode, ContextPage, CreateContext, ForkContext, ProfileKind,
-    Truncation, TruncationKind, TruncationRequest,
+    CachePolicy, Context, ContextId, ContextMode, ContextPage, CreateContext, ForkContext,
+    KeepWarm, OnTooSmall, ProfileKind, Truncation, TruncationKind, TruncationRequest, Warm,
 };
 use crate::dialect::fields::{Fields, whole};
 use crate::error::ApiError;
@@ -53,6 +53,7 @@ pub fn decode_create(body: &[u8]) -> Result<CreateContext, ApiError> {
         tool_choice,
         display_name: decode_display_name(&mut fields)?,
         metadata: decode_metadata(&mut fields)?,
+        policy: decode_policy(&mut fields)?,
     })
 }
 
@@ -78,6 +79,40 @@ pub fn decode_fork(body: &[u8]) -> Result<ForkContext, ApiError> {
         at_turn: fields.count("at_turn", 0)?,
         ttl_seconds: decode_ttl(&mut fields)?,
         mode: decode_mode(&mut fields)?,
+    })
+}
+
+fn decode_policy(fields: &mut Fields) -> Result<CachePolicy, ApiError> {
+    let warm = match fields.string("warm")?.as_deref() {
+        None => Warm::default(),
+        Some("eager") => Warm::Eager,
+        Some("lazy") => Warm::Lazy,
+        Some("prewarm") => Warm::Prewarm,
+        Some(_) => {
+            return Err(fields.invalid("warm", "must be \"eager\", \"lazy\" or \"prewarm\""));
+        }
+    };
+    let keep_warm = match fields.string("keep_warm")?.as_deref() {
+        None => KeepWarm::default(),
+        Some("off") => KeepWarm::Off,
+        Some("auto") => KeepWarm::Auto,
+        Some("always") => KeepWarm::Always,
+        Some(_) => {
+            return Err(fields.invalid("keep_warm", "must be \"off\", \"auto\" or \"always\""));
+        }
+    };
+    let on_too_small = match fields.string("on_too_small")?.as_deref() {
+        None => None,
+        Some("error") => Some(OnTooSmall::Error),
+        Some("replay") => Some(OnTooSmall::Replay),
+        Some(_) => {
+            return Err(fields.invalid("on_too_small", "must be \"error\" or \"replay\""));
+        }
+    };
+    Ok(CachePolicy {
+        warm,
+        keep_warm,
+        on_too_small,
     })
 }
 

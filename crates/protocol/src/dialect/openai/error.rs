@@ -42,6 +42,7 @@ fn code(error: &ApiError) -> String {
         ErrorKind::RateLimited => "RateLimitExceeded",
         ErrorKind::Overloaded => "ServerOverloaded",
         ErrorKind::Internal => "InternalServiceError",
+        ErrorKind::BadGateway => "UpstreamError",
         ErrorKind::Unavailable => "ServiceUnavailable",
         ErrorKind::Timeout => "RequestTimeout",
     };
@@ -81,6 +82,7 @@ fn type_word(kind: ErrorKind) -> &'static str {
         413 => "RequestEntityTooLarge",
         429 => "TooManyRequests",
         500 => "InternalServerError",
+        502 => "BadGateway",
         503 => "ServiceUnavailable",
         504 => "GatewayTimeout",
         _ => "BadRequest",

@@ -1,4 +1,4 @@
-//! Messages, in requests of both directions.
+//! Messages: from clients, and to upstreams of this dialect.
 
 use serde::Serialize;
 use serde_json::Value;
@@ -7,6 +7,7 @@ use super::MESSAGES_MAX;
 use crate::chat::{ContentPart, Message, Role, ToolCall};
 use crate::dialect::fields::Fields;
 use crate::error::{ApiError, ErrorKind};
+use crate::provider::{Marker, Quirks};
 
 const TOOL_CALLS_MAX: usize = 512;
 const PARTS_MAX: usize = 100_000;
@@ -123,7 +124,7 @@ fn decode_image(mut fields: Fields) -> Result<ContentPart, ApiError> {
     }
 }
 
-pub(super) fn decode_tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, ApiError> {
+fn decode_tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, ApiError> {
     let values = fields
         .array("tool_calls", TOOL_CALLS_MAX)?
         .unwrap_or_default();
@@ -157,6 +158,47 @@ fn decode_tool_call(mut fields: Fields) -> Result<ToolCall, ApiError> {
     })
 }
 
+/// A marker on a block of content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// How it is written.
+    pub(super) marker: Marker,
+    /// The lifetime in the provider's word; `None`: the provider's default.
+    pub(super) ttl: Option<&'static str>,
+}
+
+/// Checks that an upstream of these quirks takes the message at `path`.
+pub(super) fn check_message(
+    message: &Message,
+    quirks: &Quirks,
+    path: impl Fn() -> String,
+) -> Result<(), ApiError> {
+    for (index, part) in message.content.iter().enumerate() {
+        let ContentPart::ImageUrl { url, .. } = part else {
+            continue;
+        };
+        let problem = if !quirks.images {
+            "is an image, which this model's provider does not take"
+        } else if quirks.inline_images_only && !url.starts_with("data:") {
+            "must be sent inline (`data:`): this model's provider fetches no images"
+        } else {
+            continue;
+        };
+        let part = format!("{}.content[{index}]", path());
+        return Err(ApiError::unsupported(&part, problem));
+    }
+    Ok(())
+}
+
+/// The part of the message that can carry a marker, the last of them; `None`: there is none.
+pub(super) fn markable_part(message: &Message, marker: Marker) -> Option<usize> {
+    message.content.iter().rposition(|part| match part {
+        // An empty text is no block to any provider.
+        ContentPart::Text { text } => !text.is_empty() && marker != Marker::CachePoint,
+        ContentPart::ImageUrl { .. } => marker == Marker::PromptCacheBreakpoint,
+    })
+}
+
 #[derive(Serialize)]
 pub(super) struct MessageOut<'a> {
     role: &'static str,
@@ -179,10 +221,34 @@ enum ContentOut<'a> {
 }
 
 #[derive(Serialize)]
+struct PartOut<'a> {
+    #[serde(flatten)]
+    block: BlockOut<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_control: Option<CacheControlOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_breakpoint: Option<BreakpointOut>,
+}
+
+#[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-enum PartOut<'a> {
+enum BlockOut<'a> {
     Text { text: &'a str },
     ImageUrl { image_url: ImageOut<'a> },
+}
+
+#[derive(Serialize)]
+struct CacheControlOut {
+    r#type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'static str>,
+}
+
+#[derive(Serialize)]
+struct BreakpointOut {
+    mode: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -205,25 +271,61 @@ struct FunctionCallOut<'a> {
     arguments: &'a str,
 }
 
-pub(super) fn message_out(message: &Message) -> MessageOut<'_> {
+/// The message for an upstream of these quirks, with a marker on its last markable part where one is given.
+pub(super) fn message_out<'a>(
+    message: &'a Message,
+    quirks: &Quirks,
+    mark: Option<Mark>,
+) -> MessageOut<'a> {
+    let marked = mark.and_then(|mark| Some((markable_part(message, mark.marker)?, mark)));
     MessageOut {
-        role: message.role.as_str(),
+        role: match message.role {
+            Role::Developer if !quirks.developer_role => Role::System.as_str(),
+            role => role.as_str(),
+        },
         content: match &message.content[..] {
             [] => None,
-            [ContentPart::Text { text }] => Some(ContentOut::Text(text)),
-            parts => Some(ContentOut::Parts(parts.iter().map(part_out).collect())),
+            [ContentPart::Text { text }] if marked.is_none() => Some(ContentOut::Text(text)),
+            parts => Some(ContentOut::Parts(parts_out(parts, marked))),
         },
         name: message.name.as_deref(),
-        reasoning_content: message.reasoning.as_deref(),
+        reasoning_content: message
+            .reasoning
+            .as_deref()
+            .filter(|_| quirks.reasoning_history),
         tool_calls: message.tool_calls.iter().map(tool_call_out).collect(),
         tool_call_id: message.tool_call_id.as_deref(),
     }
 }
 
-fn part_out(part: &ContentPart) -> PartOut<'_> {
+fn parts_out(parts: &[ContentPart], marked: Option<(usize, Mark)>) -> Vec<PartOut<'_>> {
+    parts
+        .iter()
+        .enumerate()
+        .map(|(index, part)| {
+            let mark = marked.and_then(|(at, mark)| (at == index).then_some(mark));
+            let mark_of = |marker| mark.filter(|mark| mark.marker == marker);
+            PartOut {
+                block: block_out(part),
+                cache_control: mark_of(Marker::CacheControl).map(|mark| CacheControlOut {
+                    r#type: "ephemeral",
+                    ttl: mark.ttl,
+                }),
+                prompt_cache_breakpoint: mark_of(Marker::PromptCacheBreakpoint).map(|mark| {
+                    BreakpointOut {
+                        mode: "explicit",
+                        ttl: mark.ttl,
+                    }
+                }),
+            }
+        })
+        .collect()
+}
+
+fn block_out(part: &ContentPart) -> BlockOut<'_> {
     match part {
-        ContentPart::Text { text } => PartOut::Text { text },
-        ContentPart::ImageUrl { url, detail } => PartOut::ImageUrl {
+        ContentPart::Text { text } => BlockOut::Text { text },
+        ContentPart::ImageUrl { url, detail } => BlockOut::ImageUrl {
             image_url: ImageOut {
                 url,
                 detail: detail.as_deref(),

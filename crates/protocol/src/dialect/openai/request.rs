@@ -1,14 +1,10 @@
-//! Chat requests: from clients, and to upstreams of this dialect.
+//! Chat requests of clients.
 
-use bytes::Bytes;
-use serde::{Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::message::{MessageOut, decode_messages, message_out};
-use super::tools::{
-    ToolChoiceOut, ToolOut, decode_tool_choice, decode_tools, tool_choice_out, tool_out,
-};
-use super::{to_json, without_models_prefix};
+use super::message::decode_messages;
+use super::tools::{decode_tool_choice, decode_tools};
+use super::without_models_prefix;
 use crate::chat::{ChatRequest, ResponseFormat, Sampling};
 use crate::context::ContextId;
 use crate::dialect::fields::{Fields, bounded};
@@ -153,125 +149,4 @@ fn decode_response_format(fields: &mut Fields) -> Result<ResponseFormat, ApiErro
             "must be \"text\", \"json_object\" or \"json_schema\"",
         )),
     }
-}
-
-/// Writes a chat request for an upstream. What the client left out stays out.
-pub fn encode_request(request: &ChatRequest) -> Bytes {
-    to_json(&RequestOut {
-        model: request.model.as_deref(),
-        context_id: request.context_id.as_ref(),
-        messages: request.messages.iter().map(message_out).collect(),
-        temperature: request.sampling.temperature,
-        top_p: request.sampling.top_p,
-        frequency_penalty: request.sampling.frequency_penalty,
-        presence_penalty: request.sampling.presence_penalty,
-        seed: request.sampling.seed,
-        logit_bias: &request.sampling.logit_bias,
-        max_tokens: request.max_tokens,
-        stop: &request.stop,
-        n: (request.choices != 1).then_some(request.choices),
-        logprobs: request.logprobs.map(|_| true),
-        top_logprobs: request.logprobs,
-        response_format: response_format_out(&request.response_format),
-        tools: request.tools.iter().map(tool_out).collect(),
-        tool_choice: request.tool_choice.as_ref().map(tool_choice_out),
-        parallel_tool_calls: request.parallel_tool_calls,
-        stream: request.stream.then_some(true),
-        stream_options: request.include_usage.then_some(StreamOptionsOut {
-            include_usage: true,
-        }),
-        user: request.user.as_deref(),
-        extra: &request.extra,
-    })
-}
-
-#[derive(Serialize)]
-struct RequestOut<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    model: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    context_id: Option<&'a ContextId>,
-    messages: Vec<MessageOut<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    temperature: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_p: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    frequency_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    presence_penalty: Option<f32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<i64>,
-    #[serde(
-        skip_serializing_if = "<[_]>::is_empty",
-        serialize_with = "logit_bias_map"
-    )]
-    logit_bias: &'a [(u32, f32)],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    max_tokens: Option<u32>,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    stop: &'a [String],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    n: Option<u32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    logprobs: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    top_logprobs: Option<u8>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    response_format: Option<ResponseFormatOut<'a>>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tools: Vec<ToolOut<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tool_choice: Option<ToolChoiceOut<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    parallel_tool_calls: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stream_options: Option<StreamOptionsOut>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user: Option<&'a str>,
-    #[serde(flatten)]
-    extra: &'a Map<String, Value>,
-}
-
-#[derive(Serialize)]
-struct StreamOptionsOut {
-    include_usage: bool,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum ResponseFormatOut<'a> {
-    JsonObject,
-    JsonSchema { json_schema: JsonSchemaOut<'a> },
-}
-
-#[derive(Serialize)]
-struct JsonSchemaOut<'a> {
-    name: &'a str,
-    schema: &'a Value,
-    strict: bool,
-}
-
-fn response_format_out(format: &ResponseFormat) -> Option<ResponseFormatOut<'_>> {
-    match format {
-        ResponseFormat::Text => None,
-        ResponseFormat::JsonObject => Some(ResponseFormatOut::JsonObject),
-        ResponseFormat::JsonSchema {
-            name,
-            schema,
-            strict,
-        } => Some(ResponseFormatOut::JsonSchema {
-            json_schema: JsonSchemaOut {
-                name,
-                schema,
-                strict: *strict,
-            },
-        }),
-    }
-}
-
-fn logit_bias_map<S: Serializer>(biases: &&[(u32, f32)], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(biases.iter().map(|(token, bias)| (token, bias)))
 }

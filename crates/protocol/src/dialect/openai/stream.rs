@@ -1,31 +1,20 @@
-//! Streamed answers: to clients, and from upstreams of this dialect.
+//! Streamed answers to clients.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use serde_json::Value;
 
 use super::error::error_body;
-use super::response::{
-    context_cache_body, decode_finish_reason, decode_logprobs, decode_usage, finish_word,
-    logprobs_body, malformed_answer, upstream_object, usage_body,
-};
+use super::response::{context_cache_body, finish_word, logprobs_body, usage_body};
 use super::to_json;
 use super::wire::{
     ChatCompletionChunk, ChunkChoice, ChunkDelta, ContextCacheBody, FunctionCallDelta,
     ToolCallDelta,
 };
 use crate::chat::{ChatEvent, ChatHead, Delta, FinishReason};
-use crate::dialect::fields::Fields;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::ApiError;
 use crate::sse;
 use crate::usage::{Receipt, Usage};
-
-/// The largest event an upstream may send, bytes.
-const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
-
-/// The most tool calls a chunk may carry.
-const TOOL_CALLS_MAX: usize = 512;
 
 /// Writes the events of one answer as server-sent events.
 ///
@@ -172,193 +161,4 @@ fn delta_body(delta: &Delta, role: Option<&'static str>) -> ChunkDelta {
         }),
     }
     body
-}
-
-/// Reads an upstream's server-sent events, which may arrive cut anywhere.
-#[derive(Debug)]
-pub struct StreamDecoder {
-    events: sse::Decoder,
-    /// Choices seen, and whether each has finished.
-    choices: BTreeMap<u32, bool>,
-    tool_calls: BTreeSet<(u32, u32)>,
-    usage: Option<Usage>,
-    ended: bool,
-}
-
-impl Default for StreamDecoder {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl StreamDecoder {
-    /// A decoder for one answer.
-    pub fn new() -> Self {
-        StreamDecoder {
-            events: sse::Decoder::new(EVENT_BYTES_MAX),
-            choices: BTreeMap::new(),
-            tool_calls: BTreeSet::new(),
-            usage: None,
-            ended: false,
-        }
-    }
-
-    /// The events that `bytes` complete. An error is the last thing the stream gives.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Result<ChatEvent, ApiError>> {
-        let mut out = Vec::new();
-        if self.ended {
-            return out;
-        }
-        match self.events.push(bytes) {
-            Ok(events) => {
-                for event in events {
-                    self.read(&event, &mut out);
-                }
-            }
-            Err(_) => self.fail(malformed_answer(), &mut out),
-        }
-        out
-    }
-
-    /// What remains when the upstream's bytes have ended: an answer whose choices have all finished is whole even
-    /// without `[DONE]`; any other was cut short.
-    pub fn finish(&mut self) -> Vec<Result<ChatEvent, ApiError>> {
-        let mut out = Vec::new();
-        if let Some(event) = self.events.finish() {
-            self.read(&event, &mut out);
-        }
-        if !self.ended {
-            self.done(&mut out);
-        }
-        out
-    }
-
-    /// Whether the upstream gave token counts; without, those of `Done` are zero.
-    pub fn usage_reported(&self) -> bool {
-        self.usage.is_some()
-    }
-
-    fn read(&mut self, event: &sse::Event, out: &mut Vec<Result<ChatEvent, ApiError>>) {
-        if self.ended {
-            return;
-        }
-        if event.data.trim() == "[DONE]" {
-            return self.done(out);
-        }
-        let read =
-            Fields::of_body(event.data.as_bytes()).and_then(|fields| self.chunk(fields, out));
-        match read {
-            Ok(None) => {}
-            Ok(Some(error)) => self.fail(error, out),
-            Err(_) => self.fail(malformed_answer(), out),
-        }
-    }
-
-    fn fail(&mut self, error: ApiError, out: &mut Vec<Result<ChatEvent, ApiError>>) {
-        self.ended = true;
-        out.push(Err(error));
-    }
-
-    fn done(&mut self, out: &mut Vec<Result<ChatEvent, ApiError>>) {
-        if self.choices.is_empty() || self.choices.values().any(|finished| !finished) {
-            let cut_short = ApiError::new(
-                ErrorKind::Internal,
-                "The upstream ended the answer before it was finished.",
-            );
-            return self.fail(cut_short, out);
-        }
-        self.ended = true;
-        out.push(Ok(ChatEvent::Done {
-            usage: self.usage.unwrap_or_default(),
-            receipt: None,
-        }));
-    }
-
-    /// Reads one chunk; `Some` is the failure it reports.
-    fn chunk(
-        &mut self,
-        mut fields: Fields,
-        out: &mut Vec<Result<ChatEvent, ApiError>>,
-    ) -> Result<Option<ApiError>, ApiError> {
-        if fields.value("error").is_some() {
-            // The upstream's own words may hold what a client must not see.
-            return Ok(Some(ApiError::new(
-                ErrorKind::Internal,
-                "The upstream ended the answer with an error. The log has the details under this request's id.",
-            )));
-        }
-        if let Some(usage) = decode_usage(&mut fields)? {
-            self.usage = Some(usage);
-        }
-        for choice in fields.array("choices", usize::MAX)?.unwrap_or_default() {
-            self.choice(upstream_object(choice)?, out)?;
-        }
-        Ok(None)
-    }
-
-    fn choice(
-        &mut self,
-        mut fields: Fields,
-        out: &mut Vec<Result<ChatEvent, ApiError>>,
-    ) -> Result<(), ApiError> {
-        let choice = fields.count("index", 0)?.unwrap_or(0);
-        if *self.choices.entry(choice).or_insert(false) {
-            return Ok(());
-        }
-        let mut deltas = Vec::new();
-        let logprobs = decode_logprobs(&mut fields)?.unwrap_or_default();
-        let mut text = String::new();
-        let mut tool_calls = Vec::new();
-        if let Some(mut delta) = fields.object("delta")? {
-            if let Some(text) = delta.string("reasoning_content")? {
-                deltas.push(Delta::Reasoning { text });
-            }
-            text = delta.string("content")?.unwrap_or_default();
-            tool_calls = delta
-                .array("tool_calls", TOOL_CALLS_MAX)?
-                .unwrap_or_default();
-        }
-        if !text.is_empty() || !logprobs.is_empty() {
-            deltas.push(Delta::Text { text, logprobs });
-        }
-        for call in tool_calls {
-            self.tool_call(choice, call, &mut deltas)?;
-        }
-        out.extend(
-            deltas
-                .into_iter()
-                .map(|delta| Ok(ChatEvent::Delta { choice, delta })),
-        );
-        if let Some(reason) = decode_finish_reason(&mut fields)? {
-            self.choices.insert(choice, true);
-            out.push(Ok(ChatEvent::Finish { choice, reason }));
-        }
-        Ok(())
-    }
-
-    fn tool_call(
-        &mut self,
-        choice: u32,
-        call: Value,
-        deltas: &mut Vec<Delta>,
-    ) -> Result<(), ApiError> {
-        let mut call = upstream_object(call)?;
-        let index = call.count("index", 0)?.unwrap_or(0);
-        let id = call.string("id")?;
-        let Some(mut function) = call.object("function")? else {
-            return Ok(());
-        };
-        let name = function.string("name")?;
-        if self.tool_calls.insert((choice, index)) {
-            deltas.push(Delta::ToolCallStart {
-                index,
-                id: id.ok_or_else(malformed_answer)?,
-                name: name.ok_or_else(malformed_answer)?,
-            });
-        }
-        if let Some(fragment) = function.string("arguments")? {
-            deltas.push(Delta::ToolCallArguments { index, fragment });
-        }
-        Ok(())
-    }
 }

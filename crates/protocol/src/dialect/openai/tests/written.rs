@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::chat::{
     ChatEvent, ChatHead, ChatResponse, Choice, Delta, FinishReason, Message, Role, TokenLogprob,
+    ToolCall,
 };
 use crate::context::{
     Context, ContextId, ContextMode, ContextPage, CreateContext, CreateSurface, ForkContext,
@@ -85,6 +86,10 @@ pub(super) fn all() -> Vec<(&'static str, Bytes)> {
             "written_response_receipt.json",
             encode_response(&response()),
         ),
+        (
+            "written_response_tools.json",
+            encode_response(&tools_response()),
+        ),
         ("written_stream_usage.sse", stream(true)),
         ("written_stream_no_usage.sse", stream(false)),
         ("written_stream_error.sse", failing_stream()),
@@ -109,6 +114,7 @@ fn context(
             .as_object()
             .cloned()
             .unwrap(),
+        policy: Default::default(),
     };
     Context::new(
         &create,
@@ -161,6 +167,8 @@ fn receipt() -> Receipt {
         written_tokens: 32,
         source: Source::Engine,
         first_token_ms: Some(41),
+        upstream: None,
+        money: None,
     }
 }
 
@@ -193,9 +201,38 @@ fn response() -> ChatResponse {
             reason: None,
             tier: None,
             first_token_ms: None,
+            upstream: None,
+            money: None,
             source: Source::Provider,
             ..receipt()
         }),
+    }
+}
+
+fn tools_response() -> ChatResponse {
+    let calls = Message {
+        content: Vec::new(),
+        reasoning: Some("Hm.".to_owned()),
+        tool_calls: vec![ToolCall {
+            id: "call_1".to_owned(),
+            name: "look_up".to_owned(),
+            arguments: "{\"part\":\"bolt\"}".to_owned(),
+        }],
+        ..Message::text(Role::Assistant, "")
+    };
+    let choice = |index, message, finish_reason| Choice {
+        index,
+        message,
+        finish_reason,
+        logprobs: None,
+    };
+    ChatResponse {
+        choices: vec![
+            choice(0, calls, FinishReason::ToolCalls),
+            choice(1, Message::text(Role::Assistant, ""), FinishReason::Length),
+        ],
+        receipt: None,
+        ..response()
     }
 }
 

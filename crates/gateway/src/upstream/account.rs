@@ -1,0 +1,212 @@
+//! One upstream account, and one model on it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use data_encoding::HEXLOWER;
+use holdfast_protocol::dialect;
+use holdfast_protocol::price::{Currency, Decimal, Price, ReadKind};
+use holdfast_protocol::provider::{Caching, Marker, ModelRules, RequestField, UpstreamDialectName};
+use holdfast_protocol::upstream::UpstreamDialect;
+use holdfast_protocol::usage::BilledUsage;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::breaker::Breaker;
+use super::options::{Credentials, UpstreamOptions};
+use super::transport::Transport;
+use super::{Isolation, Shared};
+use crate::app::Clock;
+
+/// What every provider with markers allows at least.
+const MARKERS_MAX: u8 = 4;
+/// The lifetime that every provider with markers has, seconds.
+const SHORTEST_TIER_SECONDS: u32 = 300;
+
+/// One configured upstream.
+pub(crate) struct Upstream {
+    pub(crate) options: UpstreamOptions,
+    pub(super) transport: Transport,
+    pub(crate) breaker: Breaker,
+    pub(super) permits: Arc<Semaphore>,
+    /// Tells accounts apart without telling the key.
+    fingerprint: String,
+}
+
+/// One model on one upstream.
+pub(crate) struct Target {
+    /// Unique among all targets of the service.
+    pub(crate) id: usize,
+    pub(crate) upstream: Arc<Upstream>,
+    /// What the upstream calls it.
+    pub(crate) model: String,
+    pub(crate) priority: u32,
+    pub(crate) weight: u32,
+    pub(crate) rules: ModelRules,
+    pub(crate) dialect: &'static dyn UpstreamDialect,
+    /// Names account, region and model in one word: what copies are tied to.
+    pub(crate) place: String,
+}
+
+impl Upstream {
+    pub(super) fn new(options: UpstreamOptions, clock: &Clock) -> Result<Self, String> {
+        let transport = Transport::new(&options, clock)?;
+        let secret = match &options.credentials {
+            Credentials::None => "",
+            Credentials::Key(key) | Credentials::GoogleServiceAccount(key) => key.expose(),
+            Credentials::Aws { access_key_id, .. } => access_key_id,
+        };
+        let fingerprint = HEXLOWER.encode(&Sha256::digest(secret.as_bytes())[..6]);
+        Ok(Upstream {
+            breaker: Breaker::new(options.retry),
+            permits: Arc::new(Semaphore::new(
+                options.concurrency_max.clamp(1, Semaphore::MAX_PERMITS),
+            )),
+            transport,
+            fingerprint,
+            options,
+        })
+    }
+}
+
+impl Target {
+    /// `min_tokens` is the smallest cached prefix by the catalog, which the upstream's own setting overrides.
+    pub(crate) fn new(
+        id: usize,
+        upstream: &Arc<Upstream>,
+        model: &str,
+        priority: u32,
+        weight: u32,
+        min_tokens: Option<u32>,
+    ) -> Self {
+        let options = &upstream.options;
+        let mut rules = (options.provider.rules)(options.dialect, model);
+        if let Some(parent) = &mut rules.quirks.vertex_parent {
+            *parent = parent
+                .replace("{project}", &options.project)
+                .replace("{region}", &options.region);
+        }
+        let overrides = &options.cache;
+        let cache = &mut rules.cache;
+        if let Some(caching) = overrides.caching {
+            cache.caching = caching;
+            if caching == Caching::Breakpoint && cache.marker.is_none() {
+                // Models that the provider's rules do not know by name (an inference profile's ARN).
+                cache.marker = Some(match options.dialect {
+                    UpstreamDialectName::BedrockConverse => Marker::CachePoint,
+                    UpstreamDialectName::OpenaiResponses => Marker::PromptCacheBreakpoint,
+                    _ => Marker::CacheControl,
+                });
+                cache.markers_max = MARKERS_MAX;
+                cache.tiers_seconds = vec![SHORTEST_TIER_SECONDS];
+            }
+        }
+        if let Some(min_tokens) = overrides.min_tokens.or(min_tokens) {
+            cache.min_tokens = min_tokens;
+        }
+        if let Some(tiers) = &overrides.tiers_seconds {
+            cache.tiers_seconds.clone_from(tiers);
+        }
+        if let Some(seconds) = overrides.handle_seconds_max {
+            cache.handle_seconds_max = seconds;
+        }
+        if let Some(prewarm) = overrides.prewarm {
+            cache.prewarm = prewarm;
+        }
+        Target {
+            id,
+            place: format!(
+                "{}|{}|{}|{model}",
+                options.name, options.region, upstream.fingerprint
+            ),
+            upstream: Arc::clone(upstream),
+            model: model.to_owned(),
+            priority,
+            weight,
+            rules,
+            dialect: dialect::upstream(options.dialect),
+        }
+    }
+
+    /// The rules with the lifetime that a request asks for as the only one: providers that report written tokens without
+    /// their lifetime mean this one.
+    pub(crate) fn rules_for(&self, tier_seconds: Option<u32>) -> Cow<'_, ModelRules> {
+        match tier_seconds {
+            Some(seconds) if self.rules.cache.tiers_seconds.len() > 1 => {
+                let mut rules = self.rules.clone();
+                rules.cache.tiers_seconds = vec![seconds];
+                Cow::Owned(rules)
+            }
+            _ => Cow::Borrowed(&self.rules),
+        }
+    }
+
+    /// Name of the upstream.
+    pub(crate) fn name(&self) -> &str {
+        &self.upstream.options.name
+    }
+
+    /// Whether tenants are kept apart by a line before the context's first text.
+    pub(crate) fn needs_tenant_line(&self) -> bool {
+        let cache = &self.rules.cache;
+        let has_field = cache.salt.is_some()
+            || matches!(cache.key, Some(RequestField::Body("prompt_cache_key")));
+        self.upstream.options.isolation == Isolation::Project
+            && !has_field
+            // A handle has a name that nobody else knows, and without caching there is nothing to share.
+            && matches!(cache.caching, Caching::Breakpoint | Caching::Automatic)
+    }
+}
+
+impl Target {
+    /// What the model costs here now; `None` where the catalog does not say.
+    pub(super) fn price(&self, shared: &Shared) -> Option<Priced> {
+        let provider = self.upstream.options.provider.name;
+        let now = (shared.clock)();
+        let price = shared
+            .catalog
+            .find(provider, &self.model, now)?
+            .price
+            .clone();
+        let reads = match self.rules.cache.caching {
+            Caching::Handle | Caching::Breakpoint => ReadKind::Explicit,
+            Caching::Automatic | Caching::Replay => ReadKind::Implicit,
+        };
+        Some(Priced {
+            currency: price.currency.clone(),
+            price,
+            reads,
+        })
+    }
+}
+
+/// A price as it applies to one target.
+pub(super) struct Priced {
+    pub(super) currency: Currency,
+    pub(super) price: Price,
+    reads: ReadKind,
+}
+
+impl Priced {
+    pub(super) fn cost(&self, usage: &BilledUsage) -> Decimal {
+        self.price.cost(usage, self.reads)
+    }
+
+    pub(super) fn baseline(&self, usage: &BilledUsage) -> Decimal {
+        self.price.baseline(usage)
+    }
+
+    pub(super) fn storage(&self, tokens: u64, milliseconds: u64) -> Decimal {
+        self.price.storage(tokens, milliseconds)
+    }
+
+    /// A cached token's price in input tokens; `None` where input is free.
+    pub(super) fn read_multiple(&self) -> Option<Decimal> {
+        self.price.rates.read_mult(self.reads)
+    }
+
+    /// A written token's price in input tokens.
+    pub(super) fn write_multiple(&self, lifetime_seconds: Option<u32>) -> Option<Decimal> {
+        self.price.rates.write_mult(lifetime_seconds)
+    }
+}

@@ -1,0 +1,504 @@
+//! An upstream's answer on its way to the client, and what is known when it has ended: usage, receipt, money.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::{self, Stream};
+use holdfast_protocol::chat::{ChatEvent, Delta};
+use holdfast_protocol::context::Context;
+use holdfast_protocol::provider::{Caching, UpstreamDialectName};
+use holdfast_protocol::upstream::{AnswerDecoder, AnswerEnd, AnswerEvent, Failure};
+use holdfast_protocol::usage::{BilledUsage, CacheStatus, CacheWrites, Money, Source};
+use holdfast_protocol::{ApiError, Receipt};
+use holdfast_store::{Account, AccountChange, HandleRecord};
+use rust_decimal::Decimal;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::accounts::trillionths;
+use super::estimate;
+use super::transport::Reply;
+use super::{Shared, Target};
+
+/// A hit reads at least this share of what the context began with. Less is what all prompts of a model share, such as the
+/// first words of its chat template.
+const HIT_SHARE: u64 = 8;
+
+/// What was sent, as far as the receipt depends on it.
+#[derive(Debug, Clone)]
+pub(super) enum Sent {
+    /// A handle.
+    Handle {
+        /// Billed for making it in this request.
+        made: Option<BilledUsage>,
+        /// Whether it was made in this request, and why there was none.
+        made_because: Option<&'static str>,
+    },
+    /// The whole prefix, for the provider's own cache.
+    Whole {
+        /// Why nothing can be expected of the cache: `first_use`, `expired`, `failover`. `None`: it was written before.
+        cold_because: Option<&'static str>,
+    },
+    /// The whole prefix without any cache; the reason.
+    Degraded(String),
+}
+
+/// Everything the end of an answer needs.
+pub(super) struct Settlement {
+    pub(super) shared: Arc<Shared>,
+    pub(super) target: Arc<Target>,
+    /// The context and what was sent for it.
+    pub(super) context: Option<(Context, Sent)>,
+    /// Of the whole prompt, tokens, for answers whose usage never comes.
+    pub(super) input_estimate: u64,
+    pub(super) started_at: i64,
+    pub(super) first_token_ms: Option<u64>,
+    /// The lifetime that entries at the ends of turns were asked for, seconds.
+    pub(super) history_seconds: Option<u32>,
+    /// For sessions whose answers are continued upstream: when such a handle ends.
+    pub(super) chain_expires_at: Option<i64>,
+}
+
+/// What an upstream has said about an answer.
+struct Facts<'a> {
+    usage: &'a BilledUsage,
+    source: Source,
+    miss_reason: Option<String>,
+    is_cache_reported: bool,
+}
+
+impl<'a> Facts<'a> {
+    fn estimated(usage: &'a BilledUsage) -> Self {
+        Facts {
+            usage,
+            source: Source::Estimate,
+            miss_reason: None,
+            is_cache_reported: false,
+        }
+    }
+}
+
+/// An answer under way. Dropped before its end, it is settled by estimate.
+pub(super) struct Running {
+    reply: Reply,
+    decoder: Box<dyn AnswerDecoder>,
+    queue: VecDeque<Result<AnswerEvent, Failure>>,
+    settlement: Option<Settlement>,
+    output_estimate: u64,
+    is_at_end: bool,
+    total_until: tokio::time::Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Running {
+    pub(super) fn new(
+        reply: Reply,
+        decoder: Box<dyn AnswerDecoder>,
+        total: Duration,
+        permit: OwnedSemaphorePermit,
+    ) -> Self {
+        Running {
+            reply,
+            decoder,
+            queue: VecDeque::new(),
+            settlement: None,
+            output_estimate: 0,
+            is_at_end: false,
+            total_until: tokio::time::Instant::now() + total,
+            _permit: permit,
+        }
+    }
+
+    /// Waits for the first event. A failure before it has done nothing that the client could have seen.
+    pub(super) async fn first(&mut self) -> Result<(), Failure> {
+        self.fill().await;
+        match self.queue.front() {
+            Some(Err(_)) => match self.queue.pop_front() {
+                Some(Err(failure)) => Err(failure),
+                _ => Err(Failure::cut_short()),
+            },
+            Some(Ok(_)) => Ok(()),
+            None => Err(Failure::cut_short()),
+        }
+    }
+
+    /// Takes another answer in place of one that gave no event.
+    pub(super) fn restart(&mut self, reply: Reply, decoder: Box<dyn AnswerDecoder>) {
+        self.reply = reply;
+        self.decoder = decoder;
+        self.queue.clear();
+        self.is_at_end = false;
+    }
+
+    /// From here on the answer is the client's, whatever becomes of it.
+    pub(super) fn begin(&mut self, settlement: Settlement) {
+        self.settlement = Some(settlement);
+    }
+
+    /// The answer as the service's events.
+    pub(super) fn events(self) -> impl Stream<Item = Result<ChatEvent, ApiError>> + Send {
+        stream::unfold(Some(self), |running| async move {
+            let mut running = running?;
+            let event = running.next().await;
+            let is_last = matches!(event, Err(_) | Ok(ChatEvent::Done { .. }));
+            Some((event, (!is_last).then_some(running)))
+        })
+    }
+
+    async fn next(&mut self) -> Result<ChatEvent, ApiError> {
+        self.fill().await;
+        match self.queue.pop_front() {
+            Some(Ok(AnswerEvent::Delta { choice, delta })) => {
+                self.output_estimate += match &delta {
+                    Delta::Text { text, .. } | Delta::Reasoning { text } => estimate::text(text),
+                    Delta::ToolCallStart { name, .. } => estimate::text(name),
+                    Delta::ToolCallArguments { fragment, .. } => estimate::text(fragment),
+                };
+                Ok(ChatEvent::Delta { choice, delta })
+            }
+            Some(Ok(AnswerEvent::Finish { choice, reason })) => {
+                Ok(ChatEvent::Finish { choice, reason })
+            }
+            Some(Ok(AnswerEvent::Done(end))) => match self.settlement.take() {
+                Some(settlement) => {
+                    settlement.target.upstream.breaker.succeeded();
+                    Ok(settlement.done(end, self.output_estimate))
+                }
+                None => Err(ApiError::internal()),
+            },
+            Some(Err(failure)) => Err(self.fail(&failure)),
+            None => Err(self.fail(&Failure::cut_short())),
+        }
+    }
+
+    /// Waits until there is an event, or the end.
+    async fn fill(&mut self) {
+        while self.queue.is_empty() && !self.is_at_end {
+            let chunk = tokio::time::timeout_at(self.total_until, self.reply.chunk())
+                .await
+                .unwrap_or_else(|_| {
+                    Err(Failure::new(
+                        holdfast_protocol::upstream::FailureKind::Timeout,
+                        "the answer took too long",
+                    ))
+                });
+            match chunk {
+                Ok(Some(bytes)) => self.queue.extend(self.decoder.push(&bytes)),
+                Ok(None) => {
+                    self.is_at_end = true;
+                    self.queue.extend(self.decoder.finish());
+                }
+                Err(failure) => {
+                    self.is_at_end = true;
+                    self.queue.push_back(Err(failure));
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure) -> ApiError {
+        if let Some(settlement) = self.settlement.take() {
+            let upstream = settlement.target.name().to_owned();
+            settlement.target.upstream.breaker.failed(failure);
+            tracing::warn!(
+                upstream,
+                failure = failure.kind.as_str(),
+                "an upstream's answer broke off"
+            );
+            settlement.broken(
+                self.decoder.usage_so_far(),
+                self.output_estimate,
+                failure.kind.as_str(),
+            );
+        }
+        let mut error = failure.to_api_error();
+        // The client has seen a part of it; repeating is its own decision.
+        error.should_retry = None;
+        error
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(settlement) = self.settlement.take() {
+            settlement.broken(
+                self.decoder.usage_so_far(),
+                self.output_estimate,
+                "disconnected",
+            );
+        }
+    }
+}
+
+impl Settlement {
+    fn done(self, end: AnswerEnd, output_estimate: u64) -> ChatEvent {
+        let AnswerEnd {
+            usage,
+            response_id,
+            charged_usd,
+            miss_reason,
+            cache_reported,
+        } = end;
+        let (usage, mut source) = match usage {
+            Some(usage) => (self.with_lifetimes(usage), Source::Provider),
+            None => (self.estimated(output_estimate), Source::Estimate),
+        };
+        if usage.fresh_tokens().is_none() {
+            tracing::warn!(
+                upstream = self.target.name(),
+                "an upstream reports more cached tokens than tokens; the numbers count as estimates"
+            );
+            source = Source::Estimate;
+        }
+        self.shared
+            .events
+            .upstream_usage(&self.target, "chat", &usage, source == Source::Provider);
+        let receipt = self.context.as_ref().map(|(context, sent)| {
+            let facts = Facts {
+                usage: &usage,
+                source,
+                miss_reason,
+                is_cache_reported: cache_reported,
+            };
+            let mut receipt = self.receipt(context, sent, facts);
+            receipt.money = self.money(sent, &usage, charged_usd);
+            self.account(context, &usage, &receipt);
+            match (response_id, self.chain_expires_at) {
+                (Some(name), Some(expires_at)) => self.shared.handles.chain(HandleRecord {
+                    context: context.id.clone(),
+                    project: context.project.clone(),
+                    place: self.target.place.clone(),
+                    name,
+                    tokens: None,
+                    turns: context.turn_count + 1,
+                    dropped_messages: context.dropped_messages,
+                    created_at: self.started_at,
+                    expires_at,
+                }),
+                (Some(name), None) => self.discard(name),
+                (None, _) => {}
+            }
+            receipt
+        });
+        ChatEvent::Done {
+            usage: usage.to_usage(),
+            receipt,
+        }
+    }
+
+    /// Drops an answer that the upstream keeps and nobody will continue from.
+    fn discard(&self, name: String) {
+        let target = Arc::clone(&self.target);
+        self.shared.tasks.spawn(async move {
+            let Some(call) = target.dialect.encode_drop(&name) else {
+                return;
+            };
+            if let Err(failure) = target.call(call).await {
+                tracing::debug!(
+                    upstream = target.name(),
+                    failure = failure.kind.as_str(),
+                    "an answer that the upstream keeps can't be dropped and ends by itself"
+                );
+            }
+        });
+    }
+
+    /// Some providers report written tokens without their lifetime. What is written beside a hit is behind what was read:
+    /// it is the turn's, not the context's.
+    fn with_lifetimes(&self, usage: BilledUsage) -> BilledUsage {
+        let is_told = self.target.upstream.options.dialect != UpstreamDialectName::OpenaiChat;
+        match (&self.context, self.history_seconds) {
+            (Some((context, _)), Some(seconds)) if !is_told && has_hit(context, &usage) => {
+                BilledUsage {
+                    cache_writes: CacheWrites::of(Some(seconds), usage.cache_writes.total()),
+                    ..usage
+                }
+            }
+            _ => usage,
+        }
+    }
+
+    /// An answer that never got to its end: the upstream charges for it all the same.
+    fn broken(self, usage: Option<BilledUsage>, output_estimate: u64, why: &str) {
+        let estimated = self.estimated(output_estimate);
+        let usage = match usage {
+            Some(usage) => BilledUsage {
+                output_tokens: usage.output_tokens.max(output_estimate),
+                ..usage
+            },
+            None => estimated,
+        };
+        self.shared
+            .events
+            .upstream_usage(&self.target, "chat", &usage, false);
+        if let Some((context, sent)) = &self.context {
+            let mut receipt = self.receipt(context, sent, Facts::estimated(&usage));
+            receipt.reason = Some(why.to_owned());
+            receipt.money = self.money(sent, &usage, None);
+            self.account(context, &usage, &receipt);
+        }
+    }
+
+    fn estimated(&self, output_estimate: u64) -> BilledUsage {
+        BilledUsage {
+            input_tokens: self.input_estimate,
+            output_tokens: output_estimate,
+            ..BilledUsage::default()
+        }
+    }
+
+    /// What can be said when the answer begins, where that can't change any more.
+    pub(super) fn first_receipt(&self) -> Option<Receipt> {
+        let (context, sent) = self.context.as_ref()?;
+        match sent {
+            Sent::Whole { .. } => None,
+            Sent::Handle { .. } | Sent::Degraded(_) => {
+                let is_read = matches!(sent, Sent::Handle { .. });
+                let usage = BilledUsage {
+                    input_tokens: context.prefix_tokens,
+                    cache_read_tokens: if is_read { context.prefix_tokens } else { 0 },
+                    ..BilledUsage::default()
+                };
+                Some(self.receipt(context, sent, Facts::estimated(&usage)))
+            }
+        }
+    }
+
+    fn receipt(&self, context: &Context, sent: &Sent, facts: Facts<'_>) -> Receipt {
+        let Facts {
+            usage,
+            source,
+            miss_reason,
+            is_cache_reported,
+        } = facts;
+        let rules = &self.target.rules;
+        let read = usage.cache_read_tokens;
+        let written = usage.cache_writes.total();
+        let word = |word: &str| Some(word.to_owned());
+        let is_small = u64::from(rules.cache.min_tokens) > usage.input_tokens;
+        let has_hit = has_hit(context, usage);
+        let (status, reason) = match sent {
+            Sent::Degraded(reason) => (CacheStatus::Degraded, Some(reason.clone())),
+            Sent::Handle {
+                made_because: Some(reason @ "first_use"),
+                ..
+            } => (CacheStatus::Miss, word(reason)),
+            Sent::Handle {
+                made_because: Some(reason),
+                ..
+            } => (CacheStatus::Rebuilt, word(reason)),
+            Sent::Handle { .. } if source == Source::Provider && read == 0 => {
+                (CacheStatus::Miss, miss_reason.or_else(|| word("not_read")))
+            }
+            Sent::Handle { .. } => (CacheStatus::Hit, None),
+            Sent::Whole { .. } if has_hit => (CacheStatus::Hit, None),
+            Sent::Whole { .. } if rules.cache.caching == Caching::Replay => {
+                (CacheStatus::Degraded, word("no_cache"))
+            }
+            Sent::Whole { .. } if source != Source::Provider => {
+                (CacheStatus::Degraded, word("usage_missing"))
+            }
+            Sent::Whole { .. } if !is_cache_reported && rules.quirks.cached_tokens_optional => {
+                (CacheStatus::Degraded, word("not_reported"))
+            }
+            Sent::Whole { .. } if is_small => (CacheStatus::Degraded, word("below_minimum")),
+            Sent::Whole { .. } if written == 0 && rules.cache.caching == Caching::Breakpoint => {
+                (CacheStatus::Degraded, word("not_cached"))
+            }
+            Sent::Whole {
+                cold_because: Some(reason @ "first_use"),
+            } => (CacheStatus::Miss, word(reason)),
+            Sent::Whole {
+                cold_because: Some(reason),
+            } => (CacheStatus::Rebuilt, miss_reason.or_else(|| word(reason))),
+            Sent::Whole { cold_because: None } if written > 0 => (
+                CacheStatus::Rebuilt,
+                miss_reason.or_else(|| word("evicted")),
+            ),
+            Sent::Whole { cold_because: None } => {
+                (CacheStatus::Miss, miss_reason.or_else(|| word("evicted")))
+            }
+        };
+        if let Sent::Whole { .. } = sent
+            && !has_hit
+            && source == Source::Provider
+            && written == 0
+        {
+            self.shared.warmth.lost(&context.id, &self.target.place);
+        }
+        Receipt {
+            context_id: context.id.clone(),
+            status,
+            reason,
+            tier: None,
+            prefix_tokens: context.prefix_tokens.max(read),
+            cached_tokens: read,
+            written_tokens: written,
+            source,
+            first_token_ms: self.first_token_ms,
+            upstream: Some(self.target.name().to_owned()),
+            money: None,
+        }
+    }
+
+    fn money(
+        &self,
+        sent: &Sent,
+        usage: &BilledUsage,
+        charged_usd: Option<Decimal>,
+    ) -> Option<Money> {
+        let price = self.target.price(&self.shared)?;
+        let making = match sent {
+            Sent::Handle {
+                made: Some(made), ..
+            } => price.cost(made),
+            _ => Decimal::ZERO,
+        };
+        let baseline = price.baseline(usage);
+        let (chat, source) = match charged_usd {
+            Some(charged) if price.currency.as_str() == "USD" => (charged, Source::Provider),
+            _ => (price.cost(usage), Source::Estimate),
+        };
+        let cost = chat + making;
+        Some(Money {
+            saved: baseline - cost,
+            cost,
+            currency: price.currency.to_string(),
+            source,
+        })
+    }
+
+    fn account(&self, context: &Context, usage: &BilledUsage, receipt: &Receipt) {
+        let count = |status| u64::from(receipt.status == status);
+        let money = receipt.money.as_ref();
+        self.shared.accounts.add(AccountChange {
+            context: context.id.clone(),
+            add: Account {
+                requests: 1,
+                hits: count(CacheStatus::Hit),
+                rebuilds: count(CacheStatus::Rebuilt),
+                misses: count(CacheStatus::Miss),
+                degraded: count(CacheStatus::Degraded),
+                input_tokens: usage.input_tokens,
+                cache_read_tokens: usage.cache_read_tokens,
+                cache_write_tokens: usage.cache_writes.total(),
+                output_tokens: usage.output_tokens,
+                cost: money.map_or(0, |money| trillionths(money.cost)),
+                saved: money.map_or(0, |money| trillionths(money.saved)),
+                ..Account::default()
+            },
+            currency: money
+                .map(|money| money.currency.clone())
+                .unwrap_or_default(),
+            home: Some(self.target.place.clone()),
+            last_used_at: Some((self.shared.clock)()),
+        });
+    }
+}
+
+/// Whether what was read is the context and not only what all prompts share. The context's size may be an estimate of ours,
+/// the prompt's is the upstream's own count.
+fn has_hit(context: &Context, usage: &BilledUsage) -> bool {
+    let read = usage.cache_read_tokens;
+    read > 0 && read >= context.initial_tokens.min(usage.input_tokens) / HIT_SHARE
+}

@@ -1,0 +1,160 @@
+//! What the configuration says of upstreams and routes, complete and valid.
+
+use std::time::Duration;
+
+use holdfast_protocol::context::OnTooSmall;
+use holdfast_protocol::provider::{Caching, Prewarm, Provider, UpstreamDialectName};
+
+use crate::keys::Secret;
+
+/// One upstream account.
+#[derive(Debug, Clone)]
+pub struct UpstreamOptions {
+    /// What routes, metrics and receipts call it.
+    pub name: String,
+    /// The service.
+    pub provider: &'static Provider,
+    /// One that the provider speaks.
+    pub dialect: UpstreamDialectName,
+    /// Where its API begins, without a slash at the end, placeholders filled in.
+    pub base_url: String,
+    /// Appended to every URL, without `?`; empty: nothing (Azure's `api-version`).
+    pub query: String,
+    /// Part of what its caches are tied to; AWS signs it.
+    pub region: String,
+    /// Google Cloud project, where the provider has such; else empty.
+    pub project: String,
+    /// What requests are signed with.
+    pub credentials: Credentials,
+    /// Sent with every request.
+    pub headers: Vec<(String, String)>,
+    /// How long things may take.
+    pub timeouts: Timeouts,
+    /// What is tried again.
+    pub retry: RetryPolicy,
+    /// How tenants are kept apart in its caches.
+    pub isolation: Isolation,
+    /// What replaces the provider's own caching rules.
+    pub cache: CacheOverrides,
+    /// Most requests to it at once.
+    pub concurrency_max: usize,
+    /// What happens with prefixes below its minimum, when a context does not say.
+    pub on_too_small: OnTooSmall,
+}
+
+/// What requests prove their sender with. Prints as stars.
+#[derive(Debug, Clone)]
+pub enum Credentials {
+    /// Nothing.
+    None,
+    /// A key or token.
+    Key(Secret),
+    /// The JSON of a Google service account.
+    GoogleServiceAccount(Secret),
+    /// AWS keys.
+    Aws {
+        /// Access key id.
+        access_key_id: String,
+        /// Secret access key.
+        secret_access_key: Secret,
+        /// Of temporary credentials.
+        session_token: Option<Secret>,
+    },
+}
+
+/// How long an upstream may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect.
+    pub connect: Duration,
+    /// From the request to the first event of the answer.
+    pub first_byte: Duration,
+    /// Between events.
+    pub idle: Duration,
+    /// For a whole answer.
+    pub total: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Timeouts {
+            connect: Duration::from_secs(5),
+            first_byte: Duration::from_secs(120),
+            idle: Duration::from_secs(120),
+            total: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What is tried again, before the first event only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// Attempts beside the first one, per upstream.
+    pub retries_max: u32,
+    /// Before the first retry; doubled for each further one, half of it random.
+    pub backoff: Duration,
+    /// The longest pause, also where the upstream asks for more: then the next upstream is asked instead.
+    pub backoff_max: Duration,
+    /// Failures in a row after which the upstream is left alone.
+    pub breaker_failures: u32,
+    /// For how long.
+    pub breaker_open: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        RetryPolicy {
+            retries_max: 2,
+            backoff: Duration::from_millis(250),
+            backoff_max: Duration::from_secs(5),
+            breaker_failures: 5,
+            breaker_open: Duration::from_secs(30),
+        }
+    }
+}
+
+/// How tenants are kept apart in an upstream's caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Isolation {
+    /// By project: in the provider's own field where it has one, else by a short line before the context's first text.
+    #[default]
+    Project,
+    /// Not at all: equal prefixes of all projects share, and one can tell by timing and usage that another has stored
+    /// the same text.
+    None,
+}
+
+/// What replaces a provider's caching rules; `None` leaves them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CacheOverrides {
+    /// The kind.
+    pub caching: Option<Caching>,
+    /// Smallest prefix, tokens.
+    pub min_tokens: Option<u32>,
+    /// Lifetimes, seconds, ascending.
+    pub tiers_seconds: Option<Vec<u32>>,
+    /// Longest life of a handle, seconds.
+    pub handle_seconds_max: Option<u32>,
+    /// How a copy is made or refreshed.
+    pub prewarm: Option<Prewarm>,
+}
+
+/// The upstreams of a model.
+#[derive(Debug, Clone, Default)]
+pub struct RouteOptions {
+    /// Never empty.
+    pub targets: Vec<TargetOptions>,
+}
+
+/// One upstream of a route.
+#[derive(Debug, Clone)]
+pub struct TargetOptions {
+    /// Name of the upstream.
+    pub upstream: String,
+    /// What the upstream calls the model.
+    pub model: String,
+    /// Smaller ones are asked first.
+    pub priority: u32,
+    /// Share among those of the same priority.
+    pub weight: u32,
+}

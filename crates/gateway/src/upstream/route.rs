@@ -1,0 +1,475 @@
+//! A model's backend over its upstreams: which one is asked, what is tried again, and one chat from request to first
+//! event.
+//!
+//! A context stays where its cache is. Nothing is tried again once an event has gone to the client; before that, a
+//! handle that the upstream has lost is rebuilt once, markers that it refuses are left out, and what is transient is
+//! tried again there and then elsewhere.
+
+mod background;
+mod plan;
+
+pub(crate) use background::{run, tend};
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+use holdfast_protocol::chat::Message;
+use holdfast_protocol::context::{Context, OnTooSmall, Warm};
+use holdfast_protocol::provider::Caching;
+use holdfast_protocol::upstream::{ChatCall, Failure, FailureKind};
+use holdfast_protocol::{ApiError, ContextId, ErrorKind};
+use rand::RngExt;
+
+use super::answer::{Running, Settlement};
+use super::breaker::Gate;
+use super::prefix::UpstreamPrefix;
+use super::warmth::UseKind;
+use super::{Shared, Target};
+use crate::backend::{
+    Answer, Backend, ChatWork, HeldPrefix, PrefixContent, PrefixState, PreparedPrefix,
+};
+use plan::Plan;
+
+/// A provider may count fewer tokens than the estimate; a prefix is called too small only when it is so by this share.
+const TOO_SMALL_PERCENT: u64 = 75;
+
+/// How long a request waits for its turn at an upstream that has as many as it may have.
+const TURN_WAIT: Duration = Duration::from_secs(10);
+
+/// Answers for one model.
+pub(crate) struct RouteBackend {
+    /// In order of preference; never empty.
+    targets: Vec<Arc<Target>>,
+    shared: Arc<Shared>,
+}
+
+/// Why an attempt gave no answer.
+enum Refusal {
+    /// The request can't be expressed there.
+    Inexpressible(ApiError),
+    /// The upstream failed.
+    Failed(Failure),
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Refusal::Failed(failure)
+    }
+}
+
+impl RouteBackend {
+    pub(crate) fn new(mut targets: Vec<Arc<Target>>, shared: Arc<Shared>) -> Self {
+        targets.sort_by_key(|target| target.priority);
+        RouteBackend { targets, shared }
+    }
+
+    /// The upstreams in the order in which they are asked: where the context is at home, then by priority, and within a
+    /// priority by chance and weight.
+    fn order(&self, home: Option<&str>) -> Vec<&Arc<Target>> {
+        let mut random = rand::rng();
+        let mut order: Vec<(u32, f64, &Arc<Target>)> = self
+            .targets
+            .iter()
+            .map(|target| {
+                // The smallest of exponential variates with these rates is each target's with its share.
+                let draw: f64 = random.random::<f64>().max(f64::MIN_POSITIVE);
+                let arrival = -draw.ln() / f64::from(target.weight.max(1));
+                (target.priority, arrival, target)
+            })
+            .collect();
+        order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut order: Vec<&Arc<Target>> = order.into_iter().map(|(_, _, target)| target).collect();
+        if let Some(at) = order
+            .iter()
+            .position(|target| Some(target.place.as_str()) == home)
+        {
+            let target = order.remove(at);
+            order.insert(0, target);
+        }
+        order
+    }
+
+    async fn home(&self, context: &ContextId) -> Option<String> {
+        if let Some(home) = self.shared.warmth.home(context) {
+            return Some(home);
+        }
+        let home = self.shared.accounts.of(context).await.ok()?.home?;
+        self.shared.warmth.settle(context, &home);
+        Some(home)
+    }
+
+    /// One attempt at one upstream.
+    async fn attempt(
+        &self,
+        target: &Arc<Target>,
+        work: &ChatWork,
+        home: Option<&str>,
+    ) -> Result<Answer, Refusal> {
+        let permits = Arc::clone(&target.upstream.permits);
+        let permit = tokio::time::timeout(TURN_WAIT, permits.acquire_owned())
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| Failure::new(FailureKind::Overloaded, "too many requests at once"))?;
+        let mut plan = Plan::new(&self.shared, target, work, home).await?;
+        let started = Instant::now();
+        let started_at = (self.shared.clock)();
+        let mut has_rebuilt = false;
+        let mut running = loop {
+            let call = self.call(target, work, &plan)?;
+            let failure = match self.send(target, call).await {
+                Ok(reply) => {
+                    let decoder = target.dialect.decoder(&target.rules_for(plan.tier_seconds));
+                    let total = target.upstream.transport.timeouts().total;
+                    break Running::new(reply, decoder, total, permit);
+                }
+                Err(failure) => failure,
+            };
+            match failure.kind {
+                FailureKind::HandleGone if !has_rebuilt && plan.handle.is_some() => {
+                    has_rebuilt = true;
+                    plan.rebuild(&self.shared, target, work).await?;
+                }
+                FailureKind::MarkerRefused | FailureKind::PrefixTooSmall if plan.can_degrade() => {
+                    plan.send_plain(&self.shared, target, work, failure.kind.as_str())?;
+                }
+                _ => return Err(Refusal::Failed(failure)),
+            }
+        };
+        let first = self.first_event(target, &mut running).await;
+        if let Err(failure) = first {
+            // Some providers report a lost handle in a stream that began with 200; it is no answer yet.
+            if failure.kind == FailureKind::HandleGone && !has_rebuilt && plan.handle.is_some() {
+                plan.rebuild(&self.shared, target, work).await?;
+                let call = self.call(target, work, &plan)?;
+                let reply = self.send(target, call).await?;
+                let rules = target.rules_for(plan.tier_seconds);
+                running.restart(reply, target.dialect.decoder(&rules));
+                self.first_event(target, &mut running).await?;
+            } else {
+                return Err(Refusal::Failed(failure));
+            }
+        }
+        if let (Some(prefix), Some(part)) = (&plan.prefix, &work.prefix) {
+            let context = &part.context;
+            self.shared
+                .warmth
+                .refreshed(context, target, prefix, started_at, UseKind::Chat);
+            self.shared.warmth.settle(&context.id, &target.place);
+        }
+        let chain_expires_at = plan
+            .chain
+            .filter(|_| plan.is_chained)
+            .map(|chain| chain.expires_at_seconds * 1000);
+        let history_seconds = plan.history_seconds;
+        // Others may follow now: the entry can be read once the answer has begun.
+        let sent = plan.finish();
+        let settlement = Settlement {
+            shared: Arc::clone(&self.shared),
+            target: Arc::clone(target),
+            context: work
+                .prefix
+                .as_ref()
+                .map(|part| (part.context.clone(), sent)),
+            input_estimate: input_estimate(work),
+            started_at,
+            first_token_ms: u64::try_from(started.elapsed().as_millis()).ok(),
+            history_seconds,
+            chain_expires_at,
+        };
+        let receipt = settlement.first_receipt();
+        running.begin(settlement);
+        Ok(Answer {
+            receipt,
+            events: running.events().boxed(),
+        })
+    }
+
+    fn call(
+        &self,
+        target: &Target,
+        work: &ChatWork,
+        plan: &Plan,
+    ) -> Result<holdfast_protocol::upstream::HttpCall, Refusal> {
+        let call = ChatCall {
+            model: &target.model,
+            prefix: plan.encoded.as_deref(),
+            handle: plan.handle_use(),
+            chain: plan.chain,
+            composed: &work.composed,
+            max_tokens: work.max_tokens_given.then_some(work.max_tokens),
+            cache_key: plan.cache_key.as_deref(),
+            salt: plan.salt.as_deref(),
+            tier_seconds: plan.tier_seconds,
+            rules: plan.rules.as_ref().unwrap_or(&target.rules),
+        };
+        target
+            .dialect
+            .encode_chat(&call)
+            .map_err(Refusal::Inexpressible)
+    }
+
+    /// Sends a call; an answer with an error status is a failure.
+    async fn send(
+        &self,
+        target: &Target,
+        call: holdfast_protocol::upstream::HttpCall,
+    ) -> Result<super::transport::Reply, Failure> {
+        let reply = target.upstream.transport.send(call).await?;
+        if (200..300).contains(&reply.status) {
+            return Ok(reply);
+        }
+        let (status, headers) = (reply.status, reply.headers.clone());
+        let body = reply.whole().await?;
+        let header = |name: &str| {
+            headers
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+                .map(str::to_owned)
+        };
+        Err(target.dialect.failure(status, &header, &body))
+    }
+
+    async fn first_event(&self, target: &Target, running: &mut Running) -> Result<(), Failure> {
+        let wait = target.upstream.transport.timeouts().first_byte;
+        tokio::time::timeout(wait, running.first())
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::new(
+                    FailureKind::Timeout,
+                    "the first event did not come in time",
+                ))
+            })
+    }
+
+    /// Whether the policy lets a context be made that the upstream can't cache.
+    fn accepts_small(&self, target: &Target, context: &Context) -> bool {
+        context
+            .policy
+            .on_too_small
+            .unwrap_or(target.upstream.options.on_too_small)
+            == OnTooSmall::Replay
+    }
+}
+
+#[async_trait]
+impl Backend for RouteBackend {
+    async fn prepare(&self, content: PrefixContent) -> Result<PreparedPrefix, ApiError> {
+        let history_tokens: Vec<u32> = content
+            .history
+            .iter()
+            .map(|message| u32::try_from(super::estimate::message(message)).unwrap_or(u32::MAX))
+            .collect();
+        let initial: u64 = content.initial.iter().map(super::estimate::message).sum();
+        let tools: u64 = content.tools.iter().map(super::estimate::tool).sum();
+        let history: u64 = history_tokens.iter().map(|tokens| u64::from(*tokens)).sum();
+        Ok(PreparedPrefix {
+            tokens: initial + tools + history,
+            history_tokens,
+            state: PrefixState::Upstream(Arc::new(UpstreamPrefix::new(content))),
+        })
+    }
+
+    async fn hold(
+        &self,
+        context: &Context,
+        prefix: &PreparedPrefix,
+    ) -> Result<HeldPrefix, ApiError> {
+        let upstream_prefix = prefix.upstream()?;
+        let mut held = HeldPrefix {
+            resident_tokens: 0,
+            tokens: None,
+        };
+        let mut refused = None;
+        for target in self.order(None) {
+            // What can't be said at the first upstream may still be said at another one.
+            if let Err(error) = plan::encode(&self.shared, target, context, upstream_prefix) {
+                refused.get_or_insert(error);
+                continue;
+            }
+            let cache = &target.rules.cache;
+            let min_tokens = u64::from(cache.min_tokens);
+            if cache.caching != Caching::Replay
+                && prefix.tokens * 100 < min_tokens * TOO_SMALL_PERCENT
+                && !self.accepts_small(target, context)
+            {
+                return Err(too_small(prefix.tokens, min_tokens));
+            }
+            let is_eager = match context.policy.warm {
+                Warm::Lazy => false,
+                Warm::Eager => cache.caching == Caching::Handle || cache.is_eager,
+                Warm::Prewarm => true,
+            };
+            if !is_eager || matches!(target.upstream.breaker.gate(), Gate::Closed(_)) {
+                return Ok(held);
+            }
+            match plan::hold(
+                &self.shared,
+                target,
+                context,
+                upstream_prefix,
+                UseKind::Create,
+            )
+            .await
+            {
+                Ok(tokens) => {
+                    target.upstream.breaker.succeeded();
+                    self.shared.warmth.settle(&context.id, &target.place);
+                    held.tokens = tokens;
+                    return Ok(held);
+                }
+                Err(failure) => {
+                    target.upstream.breaker.failed(&failure);
+                    match failure.kind {
+                        FailureKind::PrefixTooSmall if self.accepts_small(target, context) => {
+                            return Ok(held);
+                        }
+                        FailureKind::InvalidRequest
+                        | FailureKind::PrefixTooSmall
+                        | FailureKind::PromptTooLong
+                        | FailureKind::Filtered => return Err(failure.to_api_error()),
+                        // The gateway has the messages; the copy is made by the first chat.
+                        kind => tracing::warn!(
+                            upstream = target.name(),
+                            failure = kind.as_str(),
+                            "a context's copy can't be made yet"
+                        ),
+                    }
+                }
+            }
+        }
+        match refused {
+            Some(error) if self.targets.len() == 1 => Err(error),
+            _ => Ok(held),
+        }
+    }
+
+    fn pin(&self, _context: &Context, _prefix: &PreparedPrefix) {}
+
+    fn hold_later(&self, context: &Context, _prefix: &PreparedPrefix) {
+        let Some(record) = self.shared.handles.commit_chain(context) else {
+            return;
+        };
+        let shared = Arc::clone(&self.shared);
+        self.shared
+            .tasks
+            .spawn(async move { shared.handles.store_chain(&record).await });
+    }
+
+    fn extend(&self, context: &Context) {
+        let shared = Arc::clone(&self.shared);
+        let targets = self.targets.clone();
+        let context = context.clone();
+        self.shared
+            .tasks
+            .spawn(async move { background::extend(&shared, &targets, &context).await });
+    }
+
+    fn retain(&self, _living: &HashSet<String>) {}
+
+    fn release(&self, context: &ContextId) {
+        self.shared.warmth.forget(context);
+        let shared = Arc::clone(&self.shared);
+        let targets = self.targets.clone();
+        let context = context.clone();
+        self.shared.tasks.spawn(async move {
+            background::release(&shared, &targets, &context).await;
+        });
+    }
+
+    fn estimate_tokens(&self, messages: &[Message]) -> u32 {
+        let tokens: u64 = messages.iter().map(super::estimate::message).sum();
+        u32::try_from(tokens).unwrap_or(u32::MAX)
+    }
+
+    async fn chat(&self, work: ChatWork) -> Result<Answer, ApiError> {
+        let home = match &work.prefix {
+            Some(part) => {
+                self.shared.handles.unchain(&part.context.id);
+                self.home(&part.context.id).await
+            }
+            None => None,
+        };
+        let mut last = None;
+        for target in self.order(home.as_deref()) {
+            let retry = target.upstream.options.retry;
+            let mut attempt = 0;
+            loop {
+                if let Gate::Closed(pause) = target.upstream.breaker.gate() {
+                    last.get_or_insert_with(|| closed(pause));
+                    break;
+                }
+                let failure = match self.attempt(target, &work, home.as_deref()).await {
+                    Ok(answer) => {
+                        target.upstream.breaker.succeeded();
+                        self.shared.events.upstream_answered(target, "ok");
+                        return Ok(answer);
+                    }
+                    Err(Refusal::Inexpressible(error)) => {
+                        last = Some(error);
+                        break;
+                    }
+                    Err(Refusal::Failed(failure)) => failure,
+                };
+                let kind = failure.kind;
+                target.upstream.breaker.failed(&failure);
+                self.shared.events.upstream_answered(target, kind.as_str());
+                tracing::debug!(
+                    upstream = target.name(),
+                    failure = kind.as_str(),
+                    status = failure.status,
+                    "an upstream did not answer"
+                );
+                last = Some(failure.to_api_error());
+                if !kind.allows_fallback() {
+                    return last.map_or_else(|| Err(ApiError::internal()), Err);
+                }
+                let pause = failure
+                    .retry_after
+                    .unwrap_or_else(|| backoff(retry.backoff, attempt));
+                if !kind.is_transient() || attempt >= retry.retries_max || pause > retry.backoff_max
+                {
+                    break;
+                }
+                attempt += 1;
+                tokio::time::sleep(pause).await;
+            }
+        }
+        Err(last.unwrap_or_else(ApiError::internal))
+    }
+}
+
+/// Half of it certain, half of it random, so that callers who failed together do not come back together.
+fn backoff(base: Duration, attempt: u32) -> Duration {
+    let pause = base.saturating_mul(2_u32.saturating_pow(attempt));
+    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
+}
+
+fn closed(pause: Duration) -> ApiError {
+    let mut error = ApiError::unavailable(
+        "The model's provider keeps failing and is left alone for a moment. Retry later.",
+    );
+    error.retry_after = Some(pause);
+    error
+}
+
+fn too_small(tokens: u64, min_tokens: u64) -> ApiError {
+    ApiError::new(
+        ErrorKind::InvalidParameter,
+        format!(
+            "`messages` have about {tokens} tokens, and this model's provider caches contexts from {min_tokens} tokens \
+             on. Send them with each request instead, or set `on_too_small` to \"replay\"."
+        ),
+    )
+    .with_param("messages")
+}
+
+/// Tokens of the whole prompt, about.
+fn input_estimate(work: &ChatWork) -> u64 {
+    let new: u64 = work.composed.new.iter().map(super::estimate::message).sum();
+    let prefix = work.prefix.as_ref().map_or(0, |part| part.prepared.tokens);
+    new + prefix
+}

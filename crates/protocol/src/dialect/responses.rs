@@ -1,0 +1,43 @@
+//! OpenAI Responses, and Ark with its explicit caching, towards upstreams.
+//!
+//! Both take the conversation as `input` items, system texts included (`instructions` is never used: OpenAI does not
+//! carry it over to the next turn, and Ark refuses it beside caching). What differs:
+//!
+//! - **OpenAI** keeps nothing (`store: false`) and caches at breakpoints on content blocks. Blocks of assistant messages
+//!   can't carry one, so a marker goes on the last block before the wanted place that can. With a context the mode is
+//!   `explicit`: the provider's own breakpoint at the end of the newest message would be paid for and never read.
+//! - **Ark** has handles: ids of responses that were made with `caching` and `store`. The prefix is one
+//!   (`caching.prefix`, which makes no answer), and so is every answer that a session is to be continued from. A chat
+//!   with a handle always says `caching: {"type": "enabled"}`, whether it is continued or not, because that is the only
+//!   form documented to read the cache (facts 2.5b); its answer is then stored, too, so an answer that nothing continues
+//!   from should be dropped by its [`crate::upstream::AnswerEnd::response_id`]. Without a handle nothing is asked of the
+//!   cache but by a [`crate::upstream::Chain`], and the provider's implicit caching is left alone. Ark refuses fields it
+//!   does not know, so nothing of OpenAI's caching is ever sent there.
+//!
+//! Written rules for what differs from Chat Completions:
+//! - `stop`, `n` above 1, penalties and `logit_bias` are refused, on Ark `logprobs` and images in results of tools, too;
+//!   `seed`, `user`, `name` and reasoning of earlier answers are left out.
+//! - `strict` of a tool is false unless the client set it: the Responses API would otherwise take it for true. Ark does
+//!   not have it.
+//! - Of unknown fields `reasoning_effort` becomes `reasoning.effort` and, on OpenAI, `verbosity` becomes
+//!   `text.verbosity`, while `service_tier` and `safety_identifier` are passed on; on Ark `thinking` is. All others are
+//!   left out.
+//! - `thinking` must be the same on all turns of a handle; a prefix is made without it. A client's own `thinking` that
+//!   Ark then refuses is told as [`crate::upstream::FailureKind::MarkerRefused`]: without the cache it works.
+//! - `tools` are part of a handle, and beside one Ark takes no others and no `json_schema`: both are refused by name.
+
+mod ark;
+mod error;
+mod items;
+mod openai;
+mod options;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod usage;
+
+pub use ark::ArkResponses;
+pub use openai::OpenAiResponses;
+
+/// Where responses are made.
+const PATH: &str = "/responses";

@@ -1,0 +1,24 @@
+//! Any other server that speaks OpenAI Chat Completions.
+
+use super::{AuthScheme, CacheRules, ModelRules, Provider, Quirks, UpstreamDialectName};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "openai-compatible",
+    title: "OpenAI-compatible",
+    dialect: UpstreamDialectName::OpenaiChat,
+    other_dialects: &[],
+    base_url: None,
+    auth: AuthScheme::Optional,
+    rules,
+};
+
+fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
+    ModelRules {
+        cache: CacheRules::replay(),
+        quirks: Quirks {
+            passes_unknown_fields: true,
+            cached_tokens_optional: true,
+            ..Quirks::default()
+        },
+    }
+}

@@ -1,0 +1,33 @@
+//! SGLang (facts section 3.2).
+
+use super::{
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
+    UpstreamDialectName,
+};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "sglang",
+    title: "SGLang",
+    dialect: UpstreamDialectName::OpenaiChat,
+    other_dialects: &[],
+    base_url: None,
+    auth: AuthScheme::Optional,
+    rules,
+};
+
+fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
+    ModelRules {
+        cache: CacheRules {
+            caching: Caching::Automatic,
+            salt: Some(RequestField::Body("cache_salt")),
+            prewarm: Prewarm::OneToken,
+            ..CacheRules::replay()
+        },
+        quirks: Quirks {
+            // Counted only with `--enable-cache-report`.
+            cached_tokens_optional: true,
+            passes_unknown_fields: true,
+            ..Quirks::default()
+        },
+    }
+}

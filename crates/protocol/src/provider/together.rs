@@ -1,0 +1,31 @@
+//! Together (facts section 2.14).
+
+use super::{
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "together",
+    title: "Together AI",
+    dialect: UpstreamDialectName::OpenaiChat,
+    other_dialects: &[],
+    base_url: Some("https://api.together.xyz/v1"),
+    auth: AuthScheme::Bearer,
+    rules,
+};
+
+fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
+    ModelRules {
+        cache: CacheRules {
+            caching: Caching::Automatic,
+            prewarm: Prewarm::OneToken,
+            ..CacheRules::replay()
+        },
+        quirks: Quirks {
+            // The counter is not documented for sure.
+            cached_tokens_optional: true,
+            passes_unknown_fields: true,
+            ..Quirks::default()
+        },
+    }
+}

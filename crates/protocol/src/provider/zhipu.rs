@@ -1,0 +1,30 @@
+//! Zhipu GLM; z.ai is the same under another base URL (facts section 2.9).
+
+use super::{
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+};
+
+pub(super) const PROVIDER: Provider = Provider {
+    name: "zhipu",
+    title: "Zhipu GLM",
+    dialect: UpstreamDialectName::OpenaiChat,
+    other_dialects: &[],
+    base_url: Some("https://open.bigmodel.cn/api/paas/v4"),
+    auth: AuthScheme::Bearer,
+    rules,
+};
+
+fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
+    ModelRules {
+        cache: CacheRules {
+            caching: Caching::Automatic,
+            prewarm: Prewarm::OneToken,
+            ..CacheRules::replay()
+        },
+        quirks: Quirks {
+            json_schema: false,
+            passes_unknown_fields: true,
+            ..Quirks::default()
+        },
+    }
+}

@@ -1,0 +1,394 @@
+//! Handles, accounts and leases.
+
+use holdfast_protocol::context::ContextId;
+
+use super::{LIFETIME, NOW, insert, sample_context, sample_id};
+use crate::{Account, AccountChange, AccountRecord, ContextStore, HandleRecord, UpstreamStore};
+
+fn handle(context: &ContextId, place: &str, name: &str) -> HandleRecord {
+    HandleRecord {
+        context: context.clone(),
+        project: "upstreams".to_owned(),
+        place: place.to_owned(),
+        name: name.to_owned(),
+        tokens: Some(u64::from(u32::MAX) + 1),
+        turns: 3,
+        dropped_messages: 2,
+        created_at: NOW,
+        expires_at: NOW + LIFETIME,
+    }
+}
+
+fn names(handles: &[HandleRecord]) -> Vec<&str> {
+    handles.iter().map(|handle| handle.name.as_str()).collect()
+}
+
+fn change(context: &ContextId, add: Account) -> AccountChange {
+    AccountChange {
+        context: context.clone(),
+        add,
+        currency: String::new(),
+        home: None,
+        last_used_at: None,
+    }
+}
+
+/// Takes every doomed handle away, so that tests on one store do not meet each other's.
+async fn clear(store: &dyn UpstreamStore) {
+    for handle in store
+        .doomed(NOW, u32::MAX)
+        .await
+        .expect("the store answers")
+    {
+        store
+            .remove_handle(&handle.place, &handle.name)
+            .await
+            .expect("the store answers");
+    }
+}
+
+/// Nothing of a handle is lost.
+pub async fn a_handle_reads_back_whole(store: &dyn UpstreamStore) {
+    let context = sample_id(NOW);
+    let unmeasured = HandleRecord {
+        tokens: None,
+        turns: 0,
+        ..handle(&context, "b|r|k|m", "cachedContents/\u{1F980}")
+    };
+    let measured = handle(&context, "a|r|k|m", "resp_1");
+    store
+        .put_handle(&unmeasured)
+        .await
+        .expect("the store answers");
+    store
+        .put_handle(&measured)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        store.handles(&context).await.expect("the store answers"),
+        [measured, unmeasured],
+        "one for each place, by place"
+    );
+    assert_eq!(
+        store
+            .handles(&sample_id(NOW))
+            .await
+            .expect("the store answers"),
+        []
+    );
+}
+
+/// One living handle for each context and place.
+pub async fn a_new_handle_dooms_the_one_before(store: &dyn UpstreamStore) {
+    clear(store).await;
+    let context = sample_id(NOW);
+    store
+        .put_handle(&handle(&context, "p", "doom-1"))
+        .await
+        .expect("the store answers");
+    store
+        .put_handle(&handle(&context, "q", "doom-other"))
+        .await
+        .expect("the store answers");
+    store
+        .put_handle(&handle(&context, "p", "doom-2"))
+        .await
+        .expect("the store answers");
+    let longer = HandleRecord {
+        expires_at: NOW + 2 * LIFETIME,
+        ..handle(&context, "p", "doom-2")
+    };
+    store.put_handle(&longer).await.expect("the store answers");
+    let living = store.handles(&context).await.expect("the store answers");
+    assert_eq!(names(&living), ["doom-2", "doom-other"]);
+    assert_eq!(
+        living[0], longer,
+        "the same name is the same handle, extended"
+    );
+    let doomed = store.doomed(NOW, 10).await.expect("the store answers");
+    assert_eq!(names(&doomed), ["doom-1"]);
+    store
+        .remove_handle("p", "doom-1")
+        .await
+        .expect("the store answers");
+    store
+        .remove_handle("p", "doom-1")
+        .await
+        .expect("the store answers");
+    assert_eq!(store.doomed(NOW, 10).await.expect("the store answers"), []);
+}
+
+/// What is to be dropped stays until it is, or until it has ended.
+pub async fn doomed_handles_are_kept_until_they_end_by_themselves(store: &dyn UpstreamStore) {
+    clear(store).await;
+    let context = sample_id(NOW);
+    let late = HandleRecord {
+        expires_at: NOW + 2 * LIFETIME,
+        ..handle(&context, "late", "end-late")
+    };
+    store.put_handle(&late).await.expect("the store answers");
+    store
+        .put_handle(&handle(&context, "soon", "end-soon"))
+        .await
+        .expect("the store answers");
+    store
+        .doom_handles(&context)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        store.handles(&context).await.expect("the store answers"),
+        []
+    );
+    assert_eq!(
+        names(&store.doomed(NOW, 1).await.expect("the store answers")),
+        ["end-soon"],
+        "the soonest first"
+    );
+    assert_eq!(
+        names(
+            &store
+                .doomed(NOW + LIFETIME, 10)
+                .await
+                .expect("the store answers")
+        ),
+        ["end-soon", "end-late"],
+        "at the instant of its end it is still there"
+    );
+    assert_eq!(
+        names(
+            &store
+                .doomed(NOW + LIFETIME + 1, 10)
+                .await
+                .expect("the store answers")
+        ),
+        ["end-late"]
+    );
+    assert_eq!(
+        names(&store.doomed(NOW, 10).await.expect("the store answers")),
+        ["end-late"],
+        "gone for good"
+    );
+    clear(store).await;
+}
+
+/// A crash between removing a context and dooming its handles is made good.
+pub async fn handles_of_removed_contexts_are_orphans<S: ContextStore + UpstreamStore>(store: &S) {
+    clear(store).await;
+    let stored = sample_context("upstreams", NOW);
+    insert(store, &stored).await;
+    store
+        .put_handle(&handle(&stored.id, "p", "orphan-no"))
+        .await
+        .expect("the store answers");
+    store
+        .put_handle(&handle(&sample_id(NOW), "p", "orphan-yes"))
+        .await
+        .expect("the store answers");
+    store.doom_orphans().await.expect("the store answers");
+    assert_eq!(
+        names(&store.handles(&stored.id).await.expect("the store answers")),
+        ["orphan-no"]
+    );
+    assert!(
+        names(
+            &store
+                .doomed(NOW, u32::MAX)
+                .await
+                .expect("the store answers")
+        )
+        .contains(&"orphan-yes")
+    );
+    clear(store).await;
+}
+
+/// The soonest to end come first.
+pub async fn expiring_handles_come_soonest_first(store: &dyn UpstreamStore) {
+    let context = sample_id(NOW);
+    for (place, seconds) in [("x", 3), ("y", 1), ("z", 2)] {
+        let handle = HandleRecord {
+            // Long before everything else in the suite.
+            expires_at: NOW - 1_000_000 + seconds,
+            ..handle(&context, place, &format!("expiring-{place}"))
+        };
+        store.put_handle(&handle).await.expect("the store answers");
+    }
+    let (start, before) = (NOW - 1_000_000, NOW - 1_000_000 + 3);
+    let expiring = store
+        .expiring(start, before, 10)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        names(&expiring),
+        ["expiring-y", "expiring-z"],
+        "strictly before"
+    );
+    assert_eq!(
+        store
+            .expiring(start, before, 1)
+            .await
+            .expect("the store answers")
+            .len(),
+        1
+    );
+    let later = store
+        .expiring(start + 1, before, 10)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        names(&later),
+        ["expiring-z"],
+        "what has ended is not among them"
+    );
+    store
+        .doom_handles(&context)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        store
+            .expiring(start, before, 10)
+            .await
+            .expect("the store answers"),
+        [],
+        "only living ones"
+    );
+    clear(store).await;
+}
+
+/// Accounts add up and go with their context.
+pub async fn accounts_add_up<S: ContextStore + UpstreamStore>(store: &S) {
+    let context = sample_context("upstreams", NOW);
+    assert_eq!(
+        store.account(&context.id).await.expect("the store answers"),
+        AccountRecord::default()
+    );
+    insert(store, &context).await;
+    assert_eq!(
+        store.account(&context.id).await.expect("the store answers"),
+        AccountRecord::default()
+    );
+    let add = Account {
+        requests: 1,
+        hits: 2,
+        rebuilds: 3,
+        misses: 4,
+        degraded: 5,
+        input_tokens: 6,
+        cache_read_tokens: 7,
+        cache_write_tokens: 8,
+        output_tokens: 9,
+        pings: 10,
+        cost: 11,
+        ping_cost: 12,
+        storage_cost: -13,
+        saved: -14,
+    };
+    let first = AccountChange {
+        home: Some("home|r|k|m".to_owned()),
+        last_used_at: Some(NOW),
+        ..change(&context.id, add)
+    };
+    let second = AccountChange {
+        currency: "USD".to_owned(),
+        ..change(&context.id, add)
+    };
+    let third = AccountChange {
+        currency: "CNY".to_owned(),
+        home: Some("elsewhere".to_owned()),
+        last_used_at: Some(NOW + 1),
+        ..change(&context.id, Account::default())
+    };
+    store
+        .change_accounts(&[first, change(&sample_id(NOW), add), second])
+        .await
+        .expect("a context that is not stored any more is no error");
+    let account = store.account(&context.id).await.expect("the store answers");
+    assert_eq!(account.totals, add.plus(add));
+    assert_eq!(
+        (account.currency.as_str(), account.home.as_deref()),
+        ("USD", Some("home|r|k|m"))
+    );
+    assert_eq!(account.last_used_at, Some(NOW));
+    store
+        .change_accounts(&[third])
+        .await
+        .expect("the store answers");
+    let account = store.account(&context.id).await.expect("the store answers");
+    assert_eq!(
+        (account.currency.as_str(), account.home.as_deref()),
+        ("USD", Some("elsewhere"))
+    );
+    assert_eq!(account.last_used_at, Some(NOW + 1));
+    store
+        .delete(&context.project, &context.id, NOW)
+        .await
+        .expect("the store answers");
+    assert_eq!(
+        store.account(&context.id).await.expect("the store answers"),
+        AccountRecord::default()
+    );
+}
+
+/// A lease is one owner's until it runs out or is given back.
+pub async fn a_lease_has_one_owner_at_a_time(store: &dyn UpstreamStore) {
+    let name = sample_id(NOW).to_string();
+    let take = |owner: &'static str, until, now| store.acquire_lease(&name, owner, until, now);
+    assert!(take("a", NOW + 10, NOW).await.expect("the store answers"));
+    assert!(
+        !take("b", NOW + 20, NOW + 9)
+            .await
+            .expect("the store answers")
+    );
+    assert!(
+        take("a", NOW + 15, NOW + 9)
+            .await
+            .expect("the store answers"),
+        "its owner renews it"
+    );
+    assert!(
+        !take("b", NOW + 20, NOW + 14)
+            .await
+            .expect("the store answers")
+    );
+    store
+        .release_lease(&name, "b")
+        .await
+        .expect("the store answers");
+    assert!(
+        !take("b", NOW + 20, NOW + 14)
+            .await
+            .expect("the store answers"),
+        "another one's stays"
+    );
+    assert!(
+        take("b", NOW + 20, NOW + 15)
+            .await
+            .expect("the store answers"),
+        "it has run out"
+    );
+    store
+        .release_lease(&name, "b")
+        .await
+        .expect("the store answers");
+    assert!(
+        take("a", NOW + 30, NOW + 16)
+            .await
+            .expect("the store answers")
+    );
+    store
+        .release_lease(&name, "a")
+        .await
+        .expect("the store answers");
+}
+
+/// Of many who take at once, one gets it.
+pub fn parallel_takers_get_one_lease(store: &dyn UpstreamStore) {
+    let name = sample_id(NOW).to_string();
+    let taken = super::in_parallel(8, async |number| {
+        let owner = format!("owner {number}");
+        store
+            .acquire_lease(&name, &owner, NOW + 10, NOW)
+            .await
+            .expect("the store answers")
+    });
+    assert_eq!(taken.into_iter().filter(|taken| *taken).count(), 1);
+}
