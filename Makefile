@@ -9,14 +9,18 @@ MODELS_DIR ?= $(if $(HOLDFAST_MODELS_DIR),$(HOLDFAST_MODELS_DIR),target/models)
 MODEL := $(MODELS_DIR)/smollm2-135m-instruct/model.gguf
 VENV := target/venv
 BENCH_VENV := target/venv-bench
+NGINX := target/nginx
 
-.PHONY: build demo test test-rust test-clients lint bench setup-build setup-test clean
+.PHONY: build demo test test-rust test-clients lint bench setup-build setup-test setup-bench clean
 
 setup-build:
 	@scripts/setup.sh build
 
 setup-test:
 	@scripts/setup.sh test
+
+setup-bench:
+	@scripts/setup.sh bench $(NGINX)
 
 ## build: target/release/holdfast
 build: setup-build
@@ -54,14 +58,14 @@ lint: setup-build
 	python3 scripts/check_dependencies.py
 
 ## bench: what docs/benchmarks.md quotes
-bench: setup-test $(MODEL)
+bench: setup-bench $(MODEL)
 	$(CARGO) build --release --locked -p holdfast-benches -p holdfast-gateway --bins
 	test -e $(BENCH_VENV)/ready || { python3 -m venv $(BENCH_VENV) && \
 		$(BENCH_VENV)/bin/pip install -q -r benches/requirements.txt && touch $(BENCH_VENV)/ready; }
-	for bench in engine clients http store; do \
+	for bench in engine clients http upstreams store; do \
 		HOLDFAST_TEST_MODEL=$(abspath $(MODEL)) HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) \
 		HOLDFAST_BIN=$(abspath $(BIN)) BENCH_PYTHON=$(abspath $(BENCH_VENV))/bin/python \
-		target/release/$$bench || exit 1; \
+		PATH="$$PATH:$(abspath $(NGINX))/usr/sbin" target/release/$$bench || exit 1; \
 	done
 
 clean:

@@ -1,13 +1,17 @@
 #!/bin/sh
-# Installs what the build and the tests need from Debian, by package name, and only what is missing.
-# usage: setup.sh build | test
+# Installs what the build, the tests and the benchmarks need from Debian, by package name, and only what is missing.
+# usage: setup.sh build | test | bench FOLDER
+# FOLDER is for nginx, where the machine has none: the package is unpacked there and not installed, because installing
+# it would start a web server on port 80.
 set -eu
 
 build="g++ make cmake libclang-dev pkg-config python3 python3-pip ca-certificates"
 test="python3-venv nodejs npm curl"
 
 wanted="$build"
-[ "${1:-build}" = test ] && wanted="$build $test"
+case "${1:-build}" in
+    test|bench) wanted="$build $test" ;;
+esac
 
 have() {
     case "$1" in
@@ -38,16 +42,31 @@ if ! command -v cargo >/dev/null; then
     exit 1
 fi
 
-[ -z "$missing" ] && exit 0
-if ! command -v apt-get >/dev/null; then
-    echo "These are needed and can't be installed here, because this is not Debian:$missing" >&2
-    exit 1
-fi
 as_root=""
-if [ "$(id -u)" != 0 ]; then
-    command -v sudo >/dev/null || { echo "These Debian packages are needed:$missing" >&2; exit 1; }
-    as_root=sudo
+[ "$(id -u)" = 0 ] || as_root=sudo
+
+if [ -n "$missing" ]; then
+    if ! command -v apt-get >/dev/null; then
+        echo "These are needed and can't be installed here, because this is not Debian:$missing" >&2
+        exit 1
+    fi
+    if [ -n "$as_root" ] && ! command -v sudo >/dev/null; then
+        echo "These Debian packages are needed:$missing" >&2
+        exit 1
+    fi
+    echo "Installing Debian packages:$missing"
+    $as_root apt-get update -q
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $missing
 fi
-echo "Installing Debian packages:$missing"
-$as_root apt-get update -q
-DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $missing
+
+unpack_nginx() {
+    mkdir -p "$1"
+    (cd "$1" && apt-get download -q nginx && dpkg-deb -x nginx_*.deb . && rm nginx_*.deb)
+}
+
+if [ "${1:-build}" = bench ] && ! PATH="$PATH:/usr/sbin:$2/usr/sbin" command -v nginx >/dev/null; then
+    echo "Unpacking Debian's nginx in $2"
+    # Lists of packages may be missing or old.
+    unpack_nginx "$2" || { $as_root apt-get update -q && unpack_nginx "$2"; } ||
+        echo "There is no nginx; the benchmarks leave its figures out" >&2
+fi

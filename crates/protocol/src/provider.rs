@@ -231,12 +231,14 @@ impl CacheRules {
         }
     }
 
-    /// The smallest lifetime that lasts `ttl_seconds`, else the largest; `None` where none can be chosen.
+    /// The smallest lifetime that lasts `ttl_seconds` or half of that, else the largest; `None` where none can be
+    /// chosen. One that lasts half as long has to be written again at most once, which never costs more than the next
+    /// longer one: that is written at twice the surcharge (facts section 2.1).
     pub fn tier_for(&self, ttl_seconds: u32) -> Option<u32> {
         self.tiers_seconds
             .iter()
             .copied()
-            .find(|tier| *tier >= ttl_seconds)
+            .find(|tier| tier.saturating_mul(2) >= ttl_seconds)
             .or_else(|| self.tiers_seconds.last().copied())
     }
 }

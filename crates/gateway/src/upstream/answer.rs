@@ -130,6 +130,11 @@ impl Running {
         self.is_at_end = false;
     }
 
+    /// What the upstream has reported up to now.
+    pub(super) fn usage_so_far(&self) -> Option<BilledUsage> {
+        self.decoder.usage_so_far()
+    }
+
     /// From here on the answer is the client's, whatever becomes of it.
     pub(super) fn begin(&mut self, settlement: Settlement) {
         self.settlement = Some(settlement);
@@ -348,10 +353,19 @@ impl Settlement {
     }
 
     /// What can be said when the answer begins, where that can't change any more.
-    pub(super) fn first_receipt(&self) -> Option<Receipt> {
+    pub(super) fn first_receipt(&self, usage: Option<BilledUsage>) -> Option<Receipt> {
         let (context, sent) = self.context.as_ref()?;
         match sent {
-            Sent::Whole { .. } => None,
+            // Some providers count the prompt before the answer (Anthropic); the others' counts come at the end.
+            Sent::Whole { .. } => {
+                let usage = usage.filter(|usage| usage.input_tokens > 0)?;
+                let facts = Facts {
+                    source: Source::Provider,
+                    is_cache_reported: true,
+                    ..Facts::estimated(&usage)
+                };
+                Some(self.receipt(context, sent, facts))
+            }
             Sent::Handle { .. } | Sent::Degraded(_) => {
                 let is_read = matches!(sent, Sent::Handle { .. });
                 let usage = BilledUsage {

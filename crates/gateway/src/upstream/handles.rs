@@ -430,17 +430,17 @@ impl Handles {
         self.store.handles(context).await
     }
 
-    /// Gives a copy as long a life as its context has. Where copies can't be extended nothing happens.
+    /// Gives a copy as long a life as its context has. Answers whether it did: some copies can't be extended.
     pub(super) async fn extend(
         &self,
         record: &HandleRecord,
         context: &Context,
         target: &Target,
-    ) -> Result<(), Failure> {
+    ) -> Result<bool, Failure> {
         let now = (self.clock)();
         let ttl_seconds = life_seconds(context, target, now);
         let Some(call) = target.dialect.encode_extend(&record.name, ttl_seconds) else {
-            return Ok(());
+            return Ok(false);
         };
         target.call(call).await?;
         let extended = HandleRecord {
@@ -448,7 +448,7 @@ impl Handles {
             ..record.clone()
         };
         self.remember(&extended).await;
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets a copy that the upstream says is gone.

@@ -113,7 +113,7 @@ impl RouteBackend {
             .await
             .ok()
             .and_then(Result::ok)
-            .ok_or_else(|| Failure::new(FailureKind::Overloaded, "too many requests at once"))?;
+            .ok_or_else(|| Failure::new(FailureKind::RateLimited, "too many requests at once"))?;
         let mut plan = Plan::new(&self.shared, target, work, home).await?;
         let started = Instant::now();
         let started_at = (self.shared.clock)();
@@ -180,7 +180,7 @@ impl RouteBackend {
             history_seconds,
             chain_expires_at,
         };
-        let receipt = settlement.first_receipt();
+        let receipt = settlement.first_receipt(running.usage_so_far());
         running.begin(settlement);
         Ok(Answer {
             receipt,
@@ -284,12 +284,14 @@ impl Backend for RouteBackend {
             tokens: None,
         };
         let mut refused = None;
+        let mut is_expressible = false;
         for target in self.order(None) {
             // What can't be said at the first upstream may still be said at another one.
             if let Err(error) = plan::encode(&self.shared, target, context, upstream_prefix) {
                 refused.get_or_insert(error);
                 continue;
             }
+            is_expressible = true;
             let cache = &target.rules.cache;
             let min_tokens = u64::from(cache.min_tokens);
             if cache.caching != Caching::Replay
@@ -342,7 +344,7 @@ impl Backend for RouteBackend {
             }
         }
         match refused {
-            Some(error) if self.targets.len() == 1 => Err(error),
+            Some(error) if !is_expressible => Err(error),
             _ => Ok(held),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_protocol::context::{Context, KeepWarm};
+use holdfast_protocol::provider::{Caching, Prewarm};
 use holdfast_protocol::{ContextId, UnixMillis};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
@@ -163,7 +164,11 @@ impl Warmth {
             UseKind::Ping => entry.kept.as_ref().map_or(1, |kept| kept.pings + 1),
         };
         entry.written_until = Some(started_at + lifetime_ms);
-        if context.policy.keep_warm != KeepWarm::Off {
+        let cache = &target.rules.cache;
+        // Handles are extended instead, and without a request for it nothing can be refreshed.
+        let can_ping = cache.prewarm != Prewarm::None
+            && matches!(cache.caching, Caching::Breakpoint | Caching::Automatic);
+        if can_ping && context.policy.keep_warm != KeepWarm::Off {
             entry.kept = Some(Kept {
                 context: context.clone(),
                 target: Arc::clone(target),

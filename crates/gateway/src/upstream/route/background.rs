@@ -58,12 +58,14 @@ async fn keep_warm(shared: &Arc<Shared>) {
     let now = (shared.clock)();
     for kept in shared.warmth.due(now) {
         let (context, target) = (&kept.context, &kept.target);
-        let lives = shared
+        let stored = shared
             .store
             .get(&context.project, &context.id, now)
-            .await
-            .is_ok_and(|context| context.expires_at > now);
-        if !lives || !pays(shared, &kept, now) {
+            .await;
+        // A copy that outlives its context needs nothing.
+        let is_needed = stored
+            .is_ok_and(|stored| stored.expires_at > kept.refreshed_at + kept.lifetime_ms);
+        if !is_needed || !pays(shared, &kept, now) {
             shared.warmth.let_go(&context.id, &target.place);
             continue;
         }
@@ -144,6 +146,7 @@ pub(super) async fn extend(shared: &Arc<Shared>, targets: &[Arc<Target>], contex
     let Ok(records) = shared.handles.of(&context.id).await else {
         return;
     };
+    let home = shared.warmth.home(&context.id);
     let now = (shared.clock)();
     let left = context.expires_at - now;
     for record in records {
@@ -152,11 +155,14 @@ pub(super) async fn extend(shared: &Arc<Shared>, targets: &[Arc<Target>], contex
         let Some(target) = targets.iter().find(|target| target.place == record.place) else {
             continue;
         };
-        if record.expires_at <= now || !(is_short || is_late) {
+        // What a context has left behind elsewhere ends by itself.
+        let is_left = home.as_ref().is_some_and(|home| *home != record.place);
+        if record.expires_at <= now || is_left || !(is_short || is_late) {
             continue;
         }
         match shared.handles.extend(&record, context, target).await {
-            Ok(()) => {
+            Ok(false) => {}
+            Ok(true) => {
                 let tokens = record.tokens.unwrap_or(context.prefix_tokens);
                 let ms = context.expires_at - record.expires_at;
                 plan::add_storage(shared, target, context, tokens, ms);

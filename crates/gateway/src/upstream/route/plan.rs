@@ -130,8 +130,7 @@ impl Plan {
         failover: bool,
     ) -> Result<(), Refusal> {
         if let Some(reason) = unfit_for_handle(work, context) {
-            self.degrade(reason);
-            return Ok(());
+            return self.send_plain(shared, target, work, reason);
         }
         match shared
             .handles
@@ -148,10 +147,12 @@ impl Plan {
                 }
             }),
             Err(failure) if failure.kind == FailureKind::PrefixTooSmall => {
-                self.degrade("below_minimum");
+                return self.send_plain(shared, target, work, "below_minimum");
             }
             // Whatever keeps the copy from being made, the gateway has the messages.
-            Err(failure) if !failure.kind.allows_fallback() => self.degrade(failure.kind.as_str()),
+            Err(failure) if !failure.kind.allows_fallback() => {
+                return self.send_plain(shared, target, work, failure.kind.as_str());
+            }
             Err(failure) => return Err(Refusal::Failed(failure)),
         }
         if target.upstream.options.dialect == UpstreamDialectName::ArkResponses
