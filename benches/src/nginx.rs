@@ -16,6 +16,9 @@ const SYSTEM_FOLDER: &str = "/usr/sbin";
 /// How long it may take to listen.
 const START: Duration = Duration::from_secs(10);
 
+/// How long it may take to end.
+const END: Duration = Duration::from_secs(2);
+
 /// A running nginx. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Nginx {
@@ -108,6 +111,11 @@ impl Drop for Nginx {
         if !asked.is_ok_and(|status| status.success()) {
             // There is nobody left to tell.
             let _ = self.process.start_kill();
+        }
+        // Its folder goes next, and it still has a file to remove there.
+        let began = Instant::now();
+        while matches!(self.process.try_wait(), Ok(None)) && began.elapsed() < END {
+            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

@@ -8,6 +8,7 @@ use futures_util::stream::BoxStream;
 use holdfast_engine::Prefix;
 use holdfast_protocol::chat::{ChatEvent, Message, Tool, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
+use holdfast_protocol::price::Estimate;
 use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis};
 
 use crate::upstream::UpstreamPrefix;
@@ -90,6 +91,40 @@ fn wrong_backend() -> ApiError {
     ApiError::internal()
 }
 
+/// How a turn looks, for estimates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TurnSize {
+    /// New prompt tokens.
+    pub(crate) question_tokens: u64,
+    /// Generated tokens.
+    pub(crate) answer_tokens: u64,
+}
+
+/// What a context would cost at one place.
+#[derive(Debug, Clone)]
+pub(crate) struct PrefixEstimate {
+    /// `None`: the embedded engine.
+    pub(crate) upstream: Option<String>,
+    /// See `upstream`.
+    pub(crate) provider: Option<&'static str>,
+    /// What the upstream calls the model.
+    pub(crate) model: Option<String>,
+    /// `handle`, `breakpoint`, `automatic`, `replay` or `kv_state`.
+    pub(crate) caching: &'static str,
+    /// `explicit`, `best_effort` or `none`.
+    pub(crate) guarantee: &'static str,
+    /// Of the prefix.
+    pub(crate) tokens: u64,
+    /// `engine` or `estimate`.
+    pub(crate) source: &'static str,
+    /// Smallest prefix that is cached, tokens.
+    pub(crate) min_tokens: u32,
+    /// Why it would not be cached; `None`: it would.
+    pub(crate) reason: Option<String>,
+    /// Currency and amounts, where there is a price.
+    pub(crate) money: Option<(String, Estimate)>,
+}
+
 /// What making a prefix resident took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeldPrefix {
@@ -163,6 +198,14 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Forgets a context that is gone, and drops what was made for it.
     fn release(&self, context: &ContextId);
+
+    /// What a context that holds `prefix` for so long would cost, at each place that could serve it. Sends nothing.
+    fn estimates(
+        &self,
+        prefix: &PreparedPrefix,
+        ttl_seconds: u32,
+        turn: TurnSize,
+    ) -> Vec<PrefixEstimate>;
 
     /// About how many tokens the messages add to a prompt.
     fn estimate_tokens(&self, messages: &[Message]) -> u32;

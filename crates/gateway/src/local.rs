@@ -20,7 +20,8 @@ use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, Usage}
 
 use crate::app::SharePrefixes;
 use crate::backend::{
-    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, PrefixContent, PrefixState, PreparedPrefix,
+    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, PrefixContent, PrefixEstimate, PrefixState,
+    PreparedPrefix, TurnSize,
 };
 
 /// The namespace of all projects when prefixes are shared. No project can be called so: it has a space.
@@ -172,6 +173,26 @@ impl Backend for LocalBackend {
 
     fn release(&self, context: &ContextId) {
         self.engine.release(context.as_str());
+    }
+
+    fn estimates(
+        &self,
+        prefix: &PreparedPrefix,
+        _ttl_seconds: u32,
+        _turn: TurnSize,
+    ) -> Vec<PrefixEstimate> {
+        vec![PrefixEstimate {
+            upstream: None,
+            provider: None,
+            model: None,
+            caching: "kv_state",
+            guarantee: "explicit",
+            tokens: prefix.tokens,
+            source: "engine",
+            min_tokens: 0,
+            reason: None,
+            money: None,
+        }]
     }
 
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {

@@ -8,6 +8,7 @@ mod admin;
 mod body;
 mod chat;
 mod contexts;
+mod estimate;
 mod listen;
 mod models;
 mod observe;
@@ -79,6 +80,7 @@ where
     Router::new()
         // Contexts. An id may also come in Google's long form, percent-encoded or not.
         .route("/context/create", post(create))
+        .route("/context/estimate", post(estimate::estimate))
         .route("/context", get(contexts::list))
         .route("/context/{id}", context())
         .route("/context/{id}/fork", post(contexts::fork))

@@ -36,7 +36,7 @@ use crate::catalog::Catalog;
 use crate::events::Events;
 
 pub(crate) use account::{Target, Upstream};
-pub(crate) use accounts::Accounts;
+pub(crate) use accounts::{Accounts, amount};
 pub(crate) use handles::Handles;
 pub use options::{
     CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,

@@ -55,6 +55,7 @@ pub async fn contexts(store: &dyn ContextStore) {
 pub async fn upstreams<S: ContextStore + crate::UpstreamStore>(store: &S) {
     upstreams::a_handle_reads_back_whole(store).await;
     upstreams::a_new_handle_dooms_the_one_before(store).await;
+    upstreams::a_chain_keeps_what_it_continues_from(store).await;
     upstreams::doomed_handles_are_kept_until_they_end_by_themselves(store).await;
     upstreams::handles_of_removed_contexts_are_orphans(store).await;
     upstreams::expiring_handles_come_soonest_first(store).await;

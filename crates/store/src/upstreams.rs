@@ -7,7 +7,7 @@ use holdfast_protocol::context::ContextId;
 
 use crate::StoreError;
 
-/// An upstream's copy of a context's prefix. One living handle per context and place.
+/// An upstream's copy of a context's prefix. One living handle per context and place, or a chain of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HandleRecord {
     /// Whose prefix it is. The context itself may be gone already.
@@ -119,11 +119,11 @@ pub struct AccountChange {
 /// Keeps handles, accounts and leases. Once a method has returned `Ok`, its effect survives `kill -9` (not in memory).
 #[async_trait]
 pub trait UpstreamStore: Send + Sync {
-    /// Stores a handle. The living one of the same context and place, if there is one of another name, is marked to be
-    /// dropped.
+    /// Stores a handle. Living ones of the same context and place and of other names are marked to be dropped, unless the
+    /// new one holds turns: then it was made by continuing from them, and an upstream may need them as long as it lives.
     async fn put_handle(&self, handle: &HandleRecord) -> Result<(), StoreError>;
 
-    /// A context's living handles, also those whose `expires_at` has passed.
+    /// A context's living handles, also those whose `expires_at` has passed: by place, those with most turns first.
     async fn handles(&self, context: &ContextId) -> Result<Vec<HandleRecord>, StoreError>;
 
     /// Forgets a handle, living or to be dropped; none of that name is no error.

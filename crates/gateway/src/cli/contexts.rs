@@ -19,6 +19,8 @@ const PAGE: &str = "100";
 pub(super) enum ContextCommand {
     /// Store a text, so that chats can use it by its id
     Create(CreateArguments),
+    /// Say what a context would cost, and from how many turns an hour it pays
+    Estimate(EstimateArguments),
     /// List contexts, newest first
     List {
         /// Show at most so many
@@ -95,6 +97,37 @@ pub(super) struct CreateArguments {
     /// What to call it in lists
     #[arg(long)]
     name: Option<String>,
+    /// When an upstream's copy is made [default: eager]
+    #[arg(long, value_parser = ["eager", "lazy", "prewarm"])]
+    warm: Option<String>,
+    /// Whether an upstream's copy is refreshed while nobody uses the context [default: off]
+    #[arg(long, value_parser = ["off", "auto", "always"])]
+    keep_warm: Option<String>,
+    /// Whether a context that is too small to be cached is refused or sent whole [default: as configured]
+    #[arg(long, value_parser = ["error", "replay"])]
+    on_too_small: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EstimateArguments {
+    /// Text that the context would hold; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    file: PathBuf,
+    /// Model the context would be for [default: the server's default]
+    #[arg(long)]
+    model: Option<String>,
+    /// Seconds, or for example 30m, 2h, 7d [default: by model]
+    #[arg(long, value_name = "TIME", value_parser = seconds::parse)]
+    ttl: Option<u64>,
+    /// New tokens of a turn
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    question_tokens: u64,
+    /// Tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 300)]
+    answer_tokens: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -130,6 +163,7 @@ impl Mode {
 pub(super) async fn run(session: &Session, command: ContextCommand) -> Result<(), Failure> {
     let doing = match &command {
         ContextCommand::Create(_) => "create the context".to_owned(),
+        ContextCommand::Estimate(_) => "estimate the context".to_owned(),
         ContextCommand::List { .. } => "list the contexts".to_owned(),
         ContextCommand::Show { id, .. } => format!("show {}", plain(id)),
         ContextCommand::Extend { id, .. } => format!("extend {}", plain(id)),
@@ -154,6 +188,7 @@ async fn attempt(session: &Session, command: ContextCommand) -> Result<(), Failu
                 session.output.line(text(&created, "id"));
             }
         }
+        ContextCommand::Estimate(arguments) => estimate(session, &client, arguments).await?,
         ContextCommand::List { limit, json } => list(session, &client, limit, json).await?,
         ContextCommand::Show { id, json } => {
             let context = get(&client, &id).await?;
@@ -245,6 +280,9 @@ async fn create(
     set(&mut body, "ttl", arguments.ttl);
     set(&mut body, "mode", arguments.mode.map(Mode::word));
     set(&mut body, "display_name", arguments.name);
+    set(&mut body, "warm", arguments.warm);
+    set(&mut body, "keep_warm", arguments.keep_warm);
+    set(&mut body, "on_too_small", arguments.on_too_small);
     let _spinner = session.output.spinner("reading the text into the model");
     create_from(client, &body).await
 }
@@ -260,6 +298,84 @@ pub(super) async fn create_from(client: &Client, body: &Value) -> Result<Value, 
             Patience::Unlimited,
         )
         .await?)
+}
+
+async fn estimate(
+    session: &Session,
+    client: &Client,
+    arguments: EstimateArguments,
+) -> Result<(), Failure> {
+    let model = match arguments.model {
+        Some(model) => model,
+        None => default_model(client).await?,
+    };
+    let mut body = json!({
+        "model": model,
+        "messages": [{"role": "system", "content": read(&arguments.file)?}],
+        "question_tokens": arguments.question_tokens,
+        "answer_tokens": arguments.answer_tokens,
+    });
+    set(&mut body, "ttl", arguments.ttl);
+    let path = ["v1", "context", "estimate"];
+    let estimate = client
+        .call(Method::POST, &path, &[], Some(&body), Patience::Short)
+        .await?;
+    if arguments.json {
+        session.output.json(&estimate);
+        return Ok(());
+    }
+    let rows = estimate["upstreams"]
+        .as_array()
+        .map(|upstreams| upstreams.iter().map(estimate_row).collect())
+        .unwrap_or_default();
+    session.output.table(
+        &[
+            "UPSTREAM",
+            "CACHING",
+            "TOKENS",
+            "CREATE",
+            "AN HOUR",
+            "A TURN",
+            "WITHOUT",
+            "PAYS FROM",
+        ],
+        rows,
+        "no upstream could serve it",
+    );
+    Ok(())
+}
+
+fn estimate_row(upstream: &Value) -> Vec<String> {
+    let currency = text(upstream, "currency");
+    let money = |field: &str| match upstream[field].as_str() {
+        Some(amount) => format!("{amount} {currency}"),
+        None => "-".to_owned(),
+    };
+    let is_cacheable = upstream["cacheable"].as_bool().unwrap_or(false);
+    let pays_from = match upstream["pays_from_turns_per_hour"].as_str() {
+        _ if !is_cacheable => plain(text(upstream, "reason")),
+        Some("0") => "the first turn".to_owned(),
+        Some(turns) => format!("{turns} turns an hour"),
+        None if currency.is_empty() => "-".to_owned(),
+        None => "never".to_owned(),
+    };
+    let about = match text(upstream, "source") {
+        "engine" => "",
+        _ => "about ",
+    };
+    vec![
+        upstream["upstream"]
+            .as_str()
+            .unwrap_or("embedded engine")
+            .to_owned(),
+        text(upstream, "caching").to_owned(),
+        format!("{about}{}", upstream["tokens"]),
+        money("create"),
+        money("hold_per_hour"),
+        money("turn_with"),
+        money("turn_without"),
+        pays_from,
+    ]
 }
 
 /// One context by its id.
@@ -400,11 +516,59 @@ fn show(session: &Session, context: &Value, json: bool) {
             format!("{parent} at turn {}", context["forked_from"]["at_turn"]),
         ));
     }
+    lines.extend(account_lines(&context["account"]));
     for (name, value) in lines {
         session
             .output
             .line(&format!("{name:<12} {}", plain(&value)));
     }
+}
+
+/// What a context on upstreams has used and cost; nothing for others.
+fn account_lines(account: &Value) -> Vec<(&'static str, String)> {
+    if !account.is_object() {
+        return Vec::new();
+    }
+    let mut lines = Vec::new();
+    if let Some(upstream) = account["upstream"].as_str() {
+        lines.push(("upstream", upstream.to_owned()));
+    }
+    lines.push((
+        "chats",
+        format!(
+            "{} ({} hits, {} rebuilt, {} misses, {} degraded)",
+            account["requests"],
+            account["hits"],
+            account["rebuilds"],
+            account["misses"],
+            account["degraded"]
+        ),
+    ));
+    lines.push((
+        "used",
+        format!(
+            "{} tokens in ({} from cache, {} written), {} out, {} pings",
+            account["input_tokens"],
+            account["cached_tokens"],
+            account["cache_write_tokens"],
+            account["output_tokens"],
+            account["pings"]
+        ),
+    ));
+    if let Some(currency) = account["currency"].as_str() {
+        let amount = |field: &str| format!("{} {currency}", text(account, field));
+        lines.push((
+            "cost",
+            format!(
+                "{} (pings {}), storage {}",
+                amount("cost"),
+                amount("ping_cost"),
+                amount("storage_cost")
+            ),
+        ));
+        lines.push(("saved", amount("saved")));
+    }
+    lines
 }
 
 /// What came of a create or a fork, in a line.

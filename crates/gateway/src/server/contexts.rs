@@ -11,15 +11,17 @@ use bytes::Bytes;
 use holdfast_protocol::context::{CreateSurface, ProfileKind};
 use holdfast_protocol::dialect::openai::{self, wire};
 use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind};
+use holdfast_store::AccountRecord;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::body::JsonBody;
 use super::observe::Trail;
 use super::reply::{self, Failure};
-use crate::app::{App, CreateTotalTokens};
+use crate::app::{App, CreateTotalTokens, ModelSource};
 use crate::auth::Principal;
 use crate::contexts::Created;
+use crate::upstream::amount;
 
 const LIST_LIMIT_DEFAULT: u32 = 20;
 const LIST_LIMIT_MAX: u32 = 100;
@@ -163,7 +165,8 @@ pub(super) async fn get(
     ContextPath(id): ContextPath,
 ) -> Result<Response, Failure> {
     let context = app.contexts.get(&principal.project, &id).await?;
-    Ok(reply::json(openai::encode_context(&context)))
+    let account = account(&app, &context).await;
+    Ok(reply::json(openai::encode_context(&context, account)))
 }
 
 /// Change a context's time to live
@@ -192,7 +195,7 @@ pub(super) async fn patch(
         .contexts
         .set_ttl(&principal.project, &id, ttl_seconds)
         .await?;
-    Ok(reply::json(openai::encode_context(&context)))
+    Ok(reply::json(openai::encode_context(&context, None)))
 }
 
 /// Delete a context
@@ -239,6 +242,55 @@ pub(super) async fn fork(
     let fork = body.decode(openai::decode_fork)?;
     let created = app.contexts.fork(&principal.project, &id, &fork).await?;
     Ok(reply::json(encode_created(&app, &created)))
+}
+
+/// What a context on upstreams has used and cost.
+async fn account(app: &App, context: &Context) -> Option<wire::AccountBody> {
+    let model = app.models.resolve(&context.model).ok()?;
+    if matches!(model.entry.source, ModelSource::Engine(_)) {
+        return None;
+    }
+    match app.upstreams.accounts.of(&context.id).await {
+        Ok(record) => Some(account_body(&record)),
+        Err(error) => {
+            tracing::warn!(%error, "a context's account can't be read");
+            None
+        }
+    }
+}
+
+fn account_body(record: &AccountRecord) -> wire::AccountBody {
+    let totals = &record.totals;
+    let has_price = !record.currency.is_empty();
+    let money = |trillionths| has_price.then(|| amount(trillionths).normalize().to_string());
+    wire::AccountBody {
+        requests: totals.requests,
+        hits: totals.hits,
+        rebuilds: totals.rebuilds,
+        misses: totals.misses,
+        degraded: totals.degraded,
+        hit_rate: match totals.requests {
+            0 => 0.0,
+            requests => (totals.hits as f64 / requests as f64 * 10_000.0).round() / 10_000.0,
+        },
+        input_tokens: totals.input_tokens,
+        cached_tokens: totals.cache_read_tokens,
+        cache_write_tokens: totals.cache_write_tokens,
+        output_tokens: totals.output_tokens,
+        pings: totals.pings,
+        cost: money(totals.cost),
+        ping_cost: money(totals.ping_cost),
+        storage_cost: money(totals.storage_cost),
+        saved: money(totals.saved),
+        currency: has_price.then(|| record.currency.clone()),
+        // The rest of a place names account and region, which are the operator's own.
+        upstream: record
+            .home
+            .as_ref()
+            .and_then(|home| home.split('|').next())
+            .map(str::to_owned),
+        last_used_at: record.last_used_at.map(|at| at.div_euclid(1000)),
+    }
 }
 
 fn encode_created(app: &App, created: &Created) -> Bytes {

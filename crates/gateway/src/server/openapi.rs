@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use holdfast_protocol::dialect::openai::wire;
 
-use super::{admin, chat, contexts, models, status};
+use super::{admin, chat, contexts, estimate, models, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +20,7 @@ use super::{admin, chat, contexts, models, status};
     paths(
         contexts::create_openai,
         contexts::create_ark,
+        estimate::estimate,
         contexts::list,
         contexts::get,
         contexts::patch,

@@ -149,8 +149,10 @@ impl Target {
     /// Whether tenants are kept apart by a line before the context's first text.
     pub(crate) fn needs_tenant_line(&self) -> bool {
         let cache = &self.rules.cache;
-        let has_field = cache.salt.is_some()
-            || matches!(cache.key, Some(RequestField::Body("prompt_cache_key")));
+        // Elsewhere the key only routes, and requests of others may be routed to the same place (facts 2.1, 5.6).
+        let key_separates = cache.marker == Some(Marker::PromptCacheBreakpoint)
+            && cache.key == Some(RequestField::Body("prompt_cache_key"));
+        let has_field = cache.salt.is_some() || key_separates;
         self.upstream.options.isolation == Isolation::Project
             && !has_field
             // A handle has a name that nobody else knows, and without caching there is nothing to share.
@@ -163,11 +165,12 @@ impl Target {
     pub(super) fn price(&self, shared: &Shared) -> Option<Priced> {
         let provider = self.upstream.options.provider.name;
         let now = (shared.clock)();
-        let price = shared
-            .catalog
-            .find(provider, &self.model, now)?
-            .price
-            .clone();
+        let find = |provider: &str, model: &str| shared.catalog.find(provider, model, now);
+        let row = find(provider, &self.model).or_else(|| {
+            let (vendor, model) = self.model.split_once('/')?;
+            find(vendor_provider(vendor)?, model)
+        })?;
+        let price = row.price.clone();
         let reads = match self.rules.cache.caching {
             Caching::Handle | Caching::Breakpoint => ReadKind::Explicit,
             Caching::Automatic | Caching::Replay => ReadKind::Implicit,
@@ -209,4 +212,21 @@ impl Priced {
     pub(super) fn write_multiple(&self, lifetime_seconds: Option<u32>) -> Option<Decimal> {
         self.price.rates.write_mult(lifetime_seconds)
     }
+}
+
+/// The provider whose prices a reseller's `vendor/model` names are looked up by, where it has none of its own.
+fn vendor_provider(vendor: &str) -> Option<&'static str> {
+    Some(match vendor {
+        "openai" => "openai",
+        "anthropic" => "anthropic",
+        "google" => "gemini",
+        "moonshotai" => "kimi",
+        "deepseek" => "deepseek",
+        "qwen" => "qwen",
+        "x-ai" => "xai",
+        "z-ai" => "zhipu",
+        "minimax" => "minimax",
+        "mistralai" => "mistral",
+        _ => return None,
+    })
 }

@@ -321,10 +321,7 @@ impl Handles {
             Ok(records) => {
                 let record = records
                     .into_iter()
-                    .find(|record| record.place == target.place)?;
-                if !is_usable(&record) {
-                    return None;
-                }
+                    .find(|record| record.place == target.place && is_usable(record))?;
                 lock(&self.known).insert(key, record.clone());
                 Some(record)
             }

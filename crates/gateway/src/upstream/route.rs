@@ -6,6 +6,7 @@
 //! tried again there and then elsewhere.
 
 mod background;
+mod estimates;
 mod plan;
 
 pub(crate) use background::{run, tend};
@@ -29,7 +30,8 @@ use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
 use super::{Shared, Target};
 use crate::backend::{
-    Answer, Backend, ChatWork, HeldPrefix, PrefixContent, PrefixState, PreparedPrefix,
+    Answer, Backend, ChatWork, HeldPrefix, PrefixContent, PrefixEstimate, PrefixState,
+    PreparedPrefix, TurnSize,
 };
 use plan::Plan;
 
@@ -380,6 +382,18 @@ impl Backend for RouteBackend {
         self.shared.tasks.spawn(async move {
             background::release(&shared, &targets, &context).await;
         });
+    }
+
+    fn estimates(
+        &self,
+        prefix: &PreparedPrefix,
+        ttl_seconds: u32,
+        turn: TurnSize,
+    ) -> Vec<PrefixEstimate> {
+        self.targets
+            .iter()
+            .map(|target| estimates::of(&self.shared, target, prefix, ttl_seconds, turn))
+            .collect()
     }
 
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {

@@ -34,6 +34,8 @@ type Key = (ContextId, String);
 pub(crate) struct Warmth {
     entries: Mutex<HashMap<Key, Entry>>,
     homes: Mutex<HashMap<ContextId, String>>,
+    /// Held by a round of pings, so that two at once do not both send the same.
+    pub(super) round: AsyncMutex<()>,
 }
 
 #[derive(Default)]

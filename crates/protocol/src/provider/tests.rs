@@ -261,11 +261,13 @@ fn lifetimes_are_those_that_the_model_knows() {
 }
 
 #[test]
-fn the_smallest_lifetime_that_lasts_is_chosen() {
+fn the_smallest_lifetime_that_lasts_half_as_long_is_chosen() {
     let tiers = cache("openai", "gpt-6.1-sol");
     assert_eq!(tiers.tier_for(1), Some(1_800));
     assert_eq!(tiers.tier_for(1_800), Some(1_800));
-    assert_eq!(tiers.tier_for(1_801), Some(43_200));
+    assert_eq!(tiers.tier_for(3_600), Some(1_800));
+    assert_eq!(tiers.tier_for(3_601), Some(43_200));
+    assert_eq!(tiers.tier_for(86_400), Some(43_200));
     assert_eq!(tiers.tier_for(1_000_000), Some(43_200));
     assert_eq!(cache("deepseek", "deepseek-v4-pro").tier_for(300), None);
 }

@@ -12,7 +12,7 @@ fn handle(context: &ContextId, place: &str, name: &str) -> HandleRecord {
         place: place.to_owned(),
         name: name.to_owned(),
         tokens: Some(u64::from(u32::MAX) + 1),
-        turns: 3,
+        turns: 0,
         dropped_messages: 2,
         created_at: NOW,
         expires_at: NOW + LIFETIME,
@@ -55,7 +55,10 @@ pub async fn a_handle_reads_back_whole(store: &dyn UpstreamStore) {
         turns: 0,
         ..handle(&context, "b|r|k|m", "cachedContents/\u{1F980}")
     };
-    let measured = handle(&context, "a|r|k|m", "resp_1");
+    let measured = HandleRecord {
+        turns: 3,
+        ..handle(&context, "a|r|k|m", "resp_1")
+    };
     store
         .put_handle(&unmeasured)
         .await
@@ -116,6 +119,31 @@ pub async fn a_new_handle_dooms_the_one_before(store: &dyn UpstreamStore) {
         .await
         .expect("the store answers");
     assert_eq!(store.doomed(NOW, 10).await.expect("the store answers"), []);
+}
+
+/// What a chain was continued from stays until a new beginning is made.
+pub async fn a_chain_keeps_what_it_continues_from(store: &dyn UpstreamStore) {
+    clear(store).await;
+    let context = sample_id(NOW);
+    let link = |turns, name: &str| HandleRecord {
+        turns,
+        ..handle(&context, "p", name)
+    };
+    for (turns, name) in [(0, "chain-0"), (1, "chain-1"), (2, "chain-2")] {
+        store
+            .put_handle(&link(turns, name))
+            .await
+            .expect("the store answers");
+    }
+    let living = store.handles(&context).await.expect("the store answers");
+    assert_eq!(names(&living), ["chain-2", "chain-1", "chain-0"]);
+    store
+        .put_handle(&link(0, "chain-new"))
+        .await
+        .expect("the store answers");
+    let living = store.handles(&context).await.expect("the store answers");
+    assert_eq!(names(&living), ["chain-new"]);
+    clear(store).await;
 }
 
 /// What is to be dropped stays until it is, or until it has ended.

@@ -13,7 +13,8 @@ impl UpstreamStore for MemoryStore {
     async fn put_handle(&self, handle: &HandleRecord) -> Result<(), StoreError> {
         let mut state = self.state();
         for (known, doomed) in state.handles.values_mut() {
-            *doomed |= known.context == handle.context && known.place == handle.place;
+            *doomed |=
+                handle.turns == 0 && known.context == handle.context && known.place == handle.place;
         }
         let key = (handle.place.clone(), handle.name.clone());
         state.handles.insert(key, (handle.clone(), false));
@@ -26,7 +27,12 @@ impl UpstreamStore for MemoryStore {
             .handles
             .values()
             .filter(|(handle, doomed)| !doomed && handle.context == *context);
-        Ok(living.map(|(handle, _)| handle.clone()).collect())
+        let mut living: Vec<HandleRecord> = living.map(|(handle, _)| handle.clone()).collect();
+        living.sort_by(|a, b| {
+            let later = b.turns.cmp(&a.turns).then(b.created_at.cmp(&a.created_at));
+            a.place.cmp(&b.place).then(later)
+        });
+        Ok(living)
     }
 
     async fn remove_handle(&self, place: &str, name: &str) -> Result<(), StoreError> {

@@ -24,11 +24,13 @@ impl UpstreamStore for SqliteStore {
     async fn put_handle(&self, handle: &HandleRecord) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         sqlx::query(
-            "UPDATE handles SET doomed = 1 WHERE context = ? AND place = ? AND name <> ? AND doomed = 0",
+            "UPDATE handles SET doomed = 1 \
+             WHERE context = ? AND place = ? AND name <> ? AND doomed = 0 AND ? = 0",
         )
         .bind(handle.context.as_str())
         .bind(&handle.place)
         .bind(&handle.name)
+        .bind(handle.turns)
         .execute(&mut *transaction)
         .await
         .map_err(failure)?;
@@ -61,7 +63,7 @@ impl UpstreamStore for SqliteStore {
         let rows = sqlx::query(concat!(
             "SELECT ",
             handle_columns!(),
-            " FROM handles WHERE context = ? AND doomed = 0 ORDER BY place"
+            " FROM handles WHERE context = ? AND doomed = 0 ORDER BY place, turns DESC, created_at DESC"
         ))
         .bind(context.as_str())
         .fetch_all(&self.readers)

@@ -55,16 +55,14 @@ pub(crate) async fn tend(shared: &Arc<Shared>, targets: &[Arc<Target>]) {
 
 /// Refreshes the copies of contexts that want it, where it pays.
 async fn keep_warm(shared: &Arc<Shared>) {
+    let _round = shared.warmth.round.lock().await;
     let now = (shared.clock)();
     for kept in shared.warmth.due(now) {
         let (context, target) = (&kept.context, &kept.target);
-        let stored = shared
-            .store
-            .get(&context.project, &context.id, now)
-            .await;
+        let stored = shared.store.get(&context.project, &context.id, now).await;
         // A copy that outlives its context needs nothing.
-        let is_needed = stored
-            .is_ok_and(|stored| stored.expires_at > kept.refreshed_at + kept.lifetime_ms);
+        let is_needed =
+            stored.is_ok_and(|stored| stored.expires_at > kept.refreshed_at + kept.lifetime_ms);
         if !is_needed || !pays(shared, &kept, now) {
             shared.warmth.let_go(&context.id, &target.place);
             continue;

@@ -220,3 +220,34 @@ async fn equal_content_of_two_projects_shares_nothing_upstream() {
         gateway.stop().await;
     }
 }
+
+/// A key that only routes leads some requests of two projects to the same machine.
+#[tokio::test]
+async fn where_a_key_only_routes_a_line_before_the_text_separates_projects() {
+    let families: Vec<Marked> = vec![
+        ("openai", Box::new(OpenAi::new()), "/v1", "gpt-4.1"),
+        ("azure", Box::new(OpenAi::azure()), "/openai/v1", "gpt-4.1"),
+        ("kimi", Box::new(Compatible::kimi()), "/v1", "kimi-k3"),
+        (
+            "mistral",
+            Box::new(Compatible::mistral()),
+            "/v1",
+            "mistral-large-4",
+        ),
+    ];
+    for (provider, family, base_path, model) in families {
+        let emulator = Emulator::start(family).await;
+        let gateway = gateway_for(&emulator, provider, base_path, model).await;
+        let theirs = gateway.client_of("other", &[KeyScope::Inference]).await;
+        let mut first_texts = Vec::new();
+        for client in [gateway.client(), gateway.client(), theirs] {
+            let id = hold(&client, "model", &document(2000, "a"), json!({})).await;
+            ask(&client, &id, "One?").await.ok();
+            let body = emulator.requests().pop().unwrap().json().unwrap();
+            first_texts.push(body["messages"][0].clone());
+        }
+        assert_eq!(first_texts[0], first_texts[1], "{provider}");
+        assert_ne!(first_texts[0], first_texts[2], "{provider}");
+        gateway.stop().await;
+    }
+}

@@ -6,8 +6,8 @@ use serde_json::{Map, Value};
 use super::message::decode_messages;
 use super::tools::{decode_tool_choice, decode_tools};
 use super::wire::{
-    ContextDeleted, ContextList, ContextObject, CreateUsage, ForkedFrom, PromptTokensDetails,
-    TruncationStrategy,
+    AccountBody, ContextDeleted, ContextList, ContextObject, CreateUsage, ForkedFrom,
+    PromptTokensDetails, TruncationStrategy,
 };
 use super::{to_json, without_models_prefix};
 use crate::UnixMillis;
@@ -229,9 +229,12 @@ pub fn encode_created(context: &Context, cached_tokens: u64) -> Bytes {
     })
 }
 
-/// The answer of get and patch.
-pub fn encode_context(context: &Context) -> Bytes {
-    to_json(&detailed_object(context))
+/// The answer of get and patch; `account` is for get.
+pub fn encode_context(context: &Context, account: Option<AccountBody>) -> Bytes {
+    to_json(&ContextObject {
+        account,
+        ..detailed_object(context)
+    })
 }
 
 /// The answer of list.
@@ -287,6 +290,17 @@ fn context_object(context: &Context) -> ContextObject {
         turns: None,
         prefix_tokens: None,
         initial_tokens: None,
+        warm: match context.policy.warm {
+            Warm::Eager => None,
+            Warm::Lazy => Some("lazy"),
+            Warm::Prewarm => Some("prewarm"),
+        },
+        keep_warm: match context.policy.keep_warm {
+            KeepWarm::Off => None,
+            KeepWarm::Auto => Some("auto"),
+            KeepWarm::Always => Some("always"),
+        },
+        account: None,
     }
 }
 

@@ -9,7 +9,8 @@ use super::wire::{
     TopLogprobBody, UsageBody,
 };
 use crate::chat::{ChatResponse, Choice, FinishReason, TokenLogprob};
-use crate::usage::{Receipt, Source, Usage};
+use crate::price::Decimal;
+use crate::usage::{Money, Receipt, Source, Usage};
 
 /// The log probability OpenAI gives for "too small to tell"; JSON has no minus infinity.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -102,6 +103,10 @@ pub(super) fn usage_body(usage: &Usage) -> UsageBody {
 }
 
 pub(super) fn context_cache_body(receipt: &Receipt) -> ContextCacheBody {
+    let money = |read: fn(&Money) -> Decimal| {
+        let amount = receipt.money.as_ref().map(read);
+        amount.map(|amount| amount.normalize().to_string())
+    };
     ContextCacheBody {
         status: receipt.status.as_str(),
         reason: receipt.reason.clone(),
@@ -111,11 +116,23 @@ pub(super) fn context_cache_body(receipt: &Receipt) -> ContextCacheBody {
         cached_tokens: receipt.cached_tokens,
         written_tokens: receipt.written_tokens,
         saved_tokens: receipt.cached_tokens,
-        source: match receipt.source {
-            Source::Provider => "provider",
-            Source::Engine => "engine",
-            Source::Estimate => "estimate",
-        },
+        source: source_word(receipt.source),
         first_token_ms: receipt.first_token_ms,
+        upstream: receipt.upstream.clone(),
+        cost: money(|money| money.cost),
+        saved: money(|money| money.saved),
+        currency: receipt.money.as_ref().map(|money| money.currency.clone()),
+        money_source: receipt
+            .money
+            .as_ref()
+            .map(|money| source_word(money.source)),
+    }
+}
+
+fn source_word(source: Source) -> &'static str {
+    match source {
+        Source::Provider => "provider",
+        Source::Engine => "engine",
+        Source::Estimate => "estimate",
     }
 }

@@ -15,8 +15,9 @@ pub use chat::{
     TopLogprobBody, UsageBody,
 };
 pub use context::{
-    ContextCreateRequest, ContextDeleted, ContextForkRequest, ContextList, ContextObject,
-    ContextPatchRequest, CreateUsage, ForkedFrom, TruncationStrategy, TtlBody,
+    AccountBody, ContextCreateRequest, ContextDeleted, ContextEstimate, ContextEstimateRequest,
+    ContextForkRequest, ContextList, ContextObject, ContextPatchRequest, CreateUsage, ForkedFrom,
+    TruncationStrategy, TtlBody, UpstreamEstimate,
 };
 
 use serde::Serialize;

@@ -72,7 +72,7 @@ pub(super) fn all() -> Vec<(&'static str, Bytes)> {
             encode_created(&last, 0),
         ),
         ("written_forked.json", encode_created(&fork, 4_375)),
-        ("written_context.json", encode_context(&fork)),
+        ("written_context.json", encode_context(&fork, None)),
         ("written_list.json", encode_context_page(&page)),
         (
             "written_list_last_page.json",

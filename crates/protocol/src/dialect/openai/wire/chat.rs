@@ -431,4 +431,22 @@ pub struct ContextCacheBody {
     /// Milliseconds to the first token, where known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_token_ms: Option<u64>,
+    /// The upstream that answered; absent on the embedded engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// What the request cost, a decimal number; absent where no price is known, and on the embedded engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "0.0021")]
+    pub cost: Option<String>,
+    /// By how much that is less than without any cache, a decimal number; negative where the cache cost more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "0.0187")]
+    pub saved: Option<String>,
+    /// ISO 4217 code of the amounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "USD")]
+    pub currency: Option<String>,
+    /// Who says what it cost: `provider`, or `estimate` for counted tokens times catalog prices.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub money_source: Option<&'static str>,
 }

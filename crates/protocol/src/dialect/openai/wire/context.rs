@@ -30,6 +30,14 @@ pub struct ContextCreateRequest {
     /// The caller's own data, at most 16,384 bytes of JSON.
     #[schema(value_type = Option<Object>)]
     pub metadata: Option<Value>,
+    /// On models of upstreams: when their copy is made. `eager` (the default; with the context where copies are made by a
+    /// call of their own), `lazy` (by the first chat) or `prewarm` (with the context everywhere).
+    pub warm: Option<String>,
+    /// On models of upstreams: whether their copy is refreshed while nobody uses the context. `off` (the default),
+    /// `auto` (while that pays) or `always`.
+    pub keep_warm: Option<String>,
+    /// On models of upstreams: `error` or `replay` for what is too small to be cached; absent: as configured.
+    pub on_too_small: Option<String>,
 }
 
 /// Seconds, in the forms that clients write.
@@ -127,6 +135,63 @@ pub struct ContextObject {
     /// Tokens of the initial messages. Not in answers of create and fork.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub initial_tokens: Option<u64>,
+    /// Where it is not `eager`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm: Option<&'static str>,
+    /// Where it is not `off`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_warm: Option<&'static str>,
+    /// What the context has used and cost since it began; on models of upstreams, in the answer of get.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub account: Option<AccountBody>,
+}
+
+/// What a context has used and cost since it began. Amounts are decimal numbers.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct AccountBody {
+    /// Chats that came to an end, or broke off after their beginning.
+    pub requests: u64,
+    /// Of these, by outcome.
+    pub hits: u64,
+    /// See `hits`.
+    pub rebuilds: u64,
+    /// See `hits`.
+    pub misses: u64,
+    /// See `hits`.
+    pub degraded: u64,
+    /// `hits` in a request, 0 to 1.
+    pub hit_rate: f64,
+    /// Input tokens, cached ones included.
+    pub input_tokens: u64,
+    /// Of these, read from the upstream's cache.
+    pub cached_tokens: u64,
+    /// Of these, written to it at a rate of their own.
+    pub cache_write_tokens: u64,
+    /// Generated tokens.
+    pub output_tokens: u64,
+    /// Requests that kept the copy warm.
+    pub pings: u64,
+    /// Chats, making copies and pings together; absent while nothing has had a price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<String>,
+    /// Of `cost`, what pings took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ping_cost: Option<String>,
+    /// For keeping copies, booked for the life that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_cost: Option<String>,
+    /// Against sending everything afresh each time, all costs taken off; may be negative.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub saved: Option<String>,
+    /// ISO 4217 code of the amounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
+    /// The upstream that served it last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// When that was, unix seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<i64>,
 }
 
 /// Where a fork comes from.
@@ -153,6 +218,91 @@ pub struct CreateUsage {
     pub cache_read_input_tokens: u64,
     /// Where the tokens came from.
     pub prompt_tokens_details: PromptTokensDetails,
+}
+
+/// What would be held, and how turns look. Takes every field of create besides.
+#[derive(Debug, Clone, PartialEq, ToSchema)]
+pub struct ContextEstimateRequest {
+    /// The model the context would be for.
+    pub model: String,
+    /// The messages to hold.
+    pub messages: Vec<ChatMessage>,
+    /// Seconds to live.
+    pub ttl: Option<TtlBody>,
+    /// Functions held with the messages.
+    pub tools: Option<Vec<ToolDefinition>>,
+    /// New prompt tokens of a turn; 100 when absent.
+    pub question_tokens: Option<u64>,
+    /// Generated tokens of a turn; 300 when absent.
+    pub answer_tokens: Option<u64>,
+}
+
+/// What a context would cost.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct ContextEstimate {
+    /// `context.estimate`.
+    #[schema(example = "context.estimate")]
+    pub object: &'static str,
+    /// The model as the request named it.
+    pub model: String,
+    /// Seconds the context would live.
+    pub ttl: u32,
+    /// Of a turn.
+    pub question_tokens: u64,
+    /// Of a turn.
+    pub answer_tokens: u64,
+    /// One for each upstream of the model, in the order of the route; one without `upstream` for the embedded engine.
+    pub upstreams: Vec<UpstreamEstimate>,
+}
+
+/// What a context would cost at one upstream. Amounts are decimal numbers; absent where no price is known.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct UpstreamEstimate {
+    /// Its name; absent for the embedded engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<String>,
+    /// The service; absent for the embedded engine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<&'static str>,
+    /// What it calls the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_model: Option<String>,
+    /// `handle`, `breakpoint`, `automatic`, `replay` or `kv_state`.
+    #[schema(example = "breakpoint")]
+    pub caching: &'static str,
+    /// `explicit`, `best_effort` or `none`.
+    #[schema(example = "explicit")]
+    pub guarantee: &'static str,
+    /// Of what would be held.
+    pub tokens: u64,
+    /// Who counted them: `engine` or `estimate`.
+    #[schema(example = "estimate")]
+    pub source: &'static str,
+    /// Smallest context that is cached; 0: none known.
+    pub min_tokens: u32,
+    /// Whether it would be cached.
+    pub cacheable: bool,
+    /// Why not: `below_minimum`, `no_cache`, or what can't be expressed there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// For making the copy; the first turn's, where copies are made by it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub create: Option<String>,
+    /// For keeping it an hour.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_per_hour: Option<String>,
+    /// For a turn with the context.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn_with: Option<String>,
+    /// For the same turn with everything sent afresh.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub turn_without: Option<String>,
+    /// From so many turns an hour the context costs no more than doing without. 0: always. Absent: never, or no price.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pays_from_turns_per_hour: Option<String>,
+    /// ISO 4217 code of the amounts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub currency: Option<String>,
 }
 
 /// A page of contexts, newest first.
