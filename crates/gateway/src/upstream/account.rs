@@ -176,7 +176,7 @@ impl Target {
             Caching::Automatic | Caching::Replay => ReadKind::Implicit,
         };
         Some(Priced {
-            currency: price.currency.clone(),
+            currency: price.currency,
             price,
             reads,
         })
