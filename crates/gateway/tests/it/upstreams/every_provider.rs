@@ -376,7 +376,9 @@ impl Script<'_> {
         emulator
             .script()
             .next(Answer::call("get_weather", r#"{"city":"Paris"}"#));
-        let reply = self.chat(&id, std::slice::from_ref(&question), json!({})).await;
+        let reply = self
+            .chat(&id, std::slice::from_ref(&question), json!({}))
+            .await;
         let choice = &reply.json()["choices"][0];
         assert_eq!(
             choice["finish_reason"], "tool_calls",
