@@ -6,6 +6,7 @@
 
 pub mod anthropic;
 pub mod bedrock;
+mod blocks;
 mod fields;
 pub mod gemini;
 pub mod openai;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use holdfast_protocol::ApiError;
 use holdfast_protocol::dialect::openai::{self, wire};
 use holdfast_protocol::price::Decimal;
+use rust_decimal::RoundingStrategy;
 use serde_json::Value;
 
 use super::body::JsonBody;
@@ -115,7 +116,10 @@ fn row_body(row: &PrefixEstimate) -> wire::UpstreamEstimate {
         turn_without: money.map(|(_, estimate)| text(estimate.turn_without)),
         pays_from_turns_per_hour: money
             .and_then(|(_, estimate)| estimate.pays_from_turns_per_hour)
-            .map(text),
+            // Rounded upwards, so that what is said to pay does.
+            .map(|turns| {
+                text(turns.round_dp_with_strategy(2, RoundingStrategy::ToPositiveInfinity))
+            }),
         currency: money.map(|(currency, _)| currency.clone()),
     }
 }

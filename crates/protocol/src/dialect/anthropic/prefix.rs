@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
-use super::block::{self, Block, CacheControl, Origin};
+use super::block::{self, Block, CacheControl};
+use crate::dialect::blocks::{MarkerPlan, Origin};
 use crate::dialect::pieces::elements;
 use crate::error::ApiError;
-use crate::provider::{Caching, Marker, ModelRules};
+use crate::provider::{Marker, ModelRules};
 use crate::upstream::{EncodedPrefix, PrefixParts};
 
 /// Most markers that the API takes (facts 2.3).
@@ -18,7 +19,10 @@ pub(super) fn encode(
     parts: &PrefixParts<'_>,
     rules: &ModelRules,
 ) -> Result<EncodedPrefix, ApiError> {
-    let markers = Markers::of(parts, rules);
+    let plan = MarkerPlan::of(parts, rules, Marker::CacheControl, MARKERS_MAX);
+    let marker = |seconds| CacheControl::of(seconds, rules.cache.has_ttl);
+    let initial_marker = plan.initial_seconds.map(marker);
+    let history_marker = plan.history_seconds.map(marker);
     let system_length = block::leading_system(parts.initial);
     let (system, initial) = parts.initial.split_at(system_length);
 
@@ -26,16 +30,16 @@ pub(super) fn encode(
         first: system_length,
     };
     let initial = block::messages(initial, origin, &rules.quirks, |count| {
-        markers.initial.filter(|_| count == initial.len())
+        initial_marker.filter(|_| count == initial.len())
     })?;
     let history = block::messages(parts.history, Origin::History, &rules.quirks, |count| {
-        let is_end = count == parts.history.len() || Some(count) == markers.previous;
-        markers.history.filter(|_| is_end)
+        let is_end = count == parts.history.len() || Some(count) == plan.previous;
+        history_marker.filter(|_| is_end)
     })?;
 
     let mut blocks: Vec<Block<'_>> = parts.tenant_line.map(Block::text).into_iter().collect();
     blocks.extend(block::system_blocks(system)?);
-    let system_marker = markers.initial.filter(|_| initial.is_empty());
+    let system_marker = initial_marker.filter(|_| initial.is_empty());
     let tools_marker = system_marker.filter(|_| blocks.is_empty());
     if let (Some(marker), Some(last)) = (system_marker, blocks.last_mut()) {
         last.mark(marker);
@@ -59,43 +63,4 @@ pub(super) fn asks_for_one_hour(prefix: &EncodedPrefix) -> bool {
         || ends_so(&prefix.system, b"")
         || ends_so(&prefix.initial, b"]}")
         || ends_so(&prefix.history, b"]}")
-}
-
-/// The markers to set.
-struct Markers {
-    initial: Option<CacheControl>,
-    history: Option<CacheControl>,
-    /// How many messages of the history there were one turn earlier, if that end is marked.
-    previous: Option<usize>,
-}
-
-impl Markers {
-    fn of(parts: &PrefixParts<'_>, rules: &ModelRules) -> Self {
-        let cache = &rules.cache;
-        let mut left = cache.markers_max.min(MARKERS_MAX);
-        if cache.caching != Caching::Breakpoint || cache.marker != Some(Marker::CacheControl) {
-            left = 0;
-        }
-        let mut take = || {
-            let is_left = left > 0;
-            left = left.saturating_sub(1);
-            is_left
-        };
-        let initial_seconds = parts.markers.initial_seconds.filter(|_| take());
-        let history_seconds = parts
-            .markers
-            .history_seconds
-            // The API refuses lifetimes that grow towards the end of the prompt.
-            .map(|seconds| initial_seconds.map_or(seconds, |initial| initial.min(seconds)))
-            .filter(|_| !parts.history.is_empty() && take());
-        let previous = Some(parts.previous_history).filter(|count| {
-            history_seconds.is_some() && (1..parts.history.len()).contains(count) && take()
-        });
-        let marker = |seconds| CacheControl::of(seconds, cache.has_ttl);
-        Markers {
-            initial: initial_seconds.map(marker),
-            history: history_seconds.map(marker),
-            previous,
-        }
-    }
 }

@@ -4,9 +4,10 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::block::{self, Origin};
+use super::block;
 use super::prefix::asks_for_one_hour;
-use crate::chat::{ChatRequest, ResponseFormat, ToolChoice};
+use crate::chat::{ResponseFormat, ToolChoice};
+use crate::dialect::blocks::{self, Origin};
 use crate::dialect::pieces::{Body, elements};
 use crate::error::ApiError;
 use crate::provider::{ModelRules, Prewarm, RequestField};
@@ -24,7 +25,7 @@ const SMALLEST_MESSAGE: &[u8] = br#"{"role":"user","content":[{"type":"text","te
 pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
     let request = &call.composed.request;
     let quirks = &call.rules.quirks;
-    check(request)?;
+    blocks::check(request)?;
     let prefix = call.prefix.cloned().unwrap_or_default();
     // Beside a context even leading system messages stay in their place: see the rules of the dialect.
     let system_length = match call.prefix {
@@ -229,27 +230,6 @@ fn is_own(name: &str) -> bool {
             | "metadata"
             | "stream"
     )
-}
-
-fn check(request: &ChatRequest) -> Result<(), ApiError> {
-    let refuse = |field: &str, problem: &str| Err(ApiError::unsupported(field, problem));
-    if request.choices > 1 {
-        return refuse("n", "must be 1 for this model");
-    }
-    if request.logprobs.is_some() {
-        return refuse("logprobs", "can't be had from this model's provider");
-    }
-    if !request.sampling.logit_bias.is_empty() {
-        return refuse("logit_bias", "is not known to this model's provider");
-    }
-    if request
-        .sampling
-        .temperature
-        .is_some_and(|value| value > 1.0)
-    {
-        return refuse("temperature", "must be from 0 to 1 for this model");
-    }
-    Ok(())
 }
 
 fn output_config<'a>(

@@ -7,23 +7,12 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
 use crate::chat::{ContentPart, Message, Role, Tool, ToolCall};
+use crate::dialect::blocks::Origin;
 use crate::error::ApiError;
 use crate::provider::Quirks;
 
 /// The longest id of a call that the API takes, characters.
 const TOOL_ID_LENGTH_MAX: usize = 64;
-
-/// Where messages come from, for errors.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Origin {
-    /// The request's own messages from this index on.
-    Request {
-        /// Index of the first one in the request's `messages`.
-        first: usize,
-    },
-    /// What the context remembers of earlier turns.
-    History,
-}
 
 /// A marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -163,16 +152,7 @@ struct Place {
 
 impl Place {
     fn refuse(self, field: &str, problem: &str) -> ApiError {
-        match self.origin {
-            Origin::Request { first } => {
-                let index = first + self.index;
-                ApiError::unsupported(&format!("messages[{index}].{field}"), problem)
-            }
-            Origin::History => ApiError::unsupported(
-                "context_id",
-                format!("names a context that remembers a message whose `{field}` {problem}"),
-            ),
-        }
+        self.origin.refuse(self.index, field, problem)
     }
 
     fn blocks<'a>(self, message: &'a Message, quirks: &Quirks) -> Result<Vec<Block<'a>>, ApiError> {

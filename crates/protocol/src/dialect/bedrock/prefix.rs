@@ -7,11 +7,12 @@
 
 use bytes::Bytes;
 
-use super::block::{self, Block, CachePoint, Origin, ToolOut};
+use super::block::{self, Block, CachePoint, ToolOut};
 use crate::chat::{Message, Role};
+use crate::dialect::blocks::{MarkerPlan, Origin};
 use crate::dialect::pieces::{elements, to_json};
 use crate::error::ApiError;
-use crate::provider::{Caching, Marker, ModelRules, Quirks};
+use crate::provider::{Marker, ModelRules, Quirks};
 use crate::upstream::{EncodedPrefix, PrefixParts};
 
 /// Most markers that the API takes (facts 2.12).
@@ -56,7 +57,10 @@ pub(super) fn encode(
     parts: &PrefixParts<'_>,
     rules: &ModelRules,
 ) -> Result<EncodedPrefix, ApiError> {
-    let points = Points::of(parts, rules);
+    let plan = MarkerPlan::of(parts, rules, Marker::CachePoint, MARKERS_MAX);
+    let point = |seconds| CachePoint::of(seconds, rules.cache.has_ttl);
+    let initial_point = plan.initial_seconds.map(point);
+    let history_point = plan.history_seconds.map(point);
     let system_length = block::leading_system(parts.initial);
     let (system, initial) = parts.initial.split_at(system_length);
 
@@ -64,7 +68,7 @@ pub(super) fn encode(
         first: system_length,
     };
     let initial = messages(initial, origin, &rules.quirks, None, |count| {
-        points.initial.filter(|_| count == initial.len())
+        initial_point.filter(|_| count == initial.len())
     })?;
     let before = Speaker::last_of(&initial);
     let history = messages(
@@ -73,8 +77,8 @@ pub(super) fn encode(
         &rules.quirks,
         before,
         |count| {
-            let is_end = count == parts.history.len() || Some(count) == points.previous;
-            points.history.filter(|_| is_end)
+            let is_end = count == parts.history.len() || Some(count) == plan.previous;
+            history_point.filter(|_| is_end)
         },
     )?;
 
@@ -89,7 +93,7 @@ pub(super) fn encode(
         .iter()
         .map(|tool| block::tool_out(tool, &rules.quirks))
         .collect();
-    if let Some(point) = points.initial
+    if let Some(point) = initial_point
         && initial.is_empty()
     {
         if !system_blocks.is_empty() {
@@ -165,43 +169,4 @@ pub(super) fn open(parts: [&Bytes; 3]) -> Vec<Bytes> {
         out.push(part.clone());
     }
     out
-}
-
-/// The markers to set.
-struct Points {
-    initial: Option<CachePoint>,
-    history: Option<CachePoint>,
-    /// How many messages of the history there were one turn earlier, if that end is marked.
-    previous: Option<usize>,
-}
-
-impl Points {
-    fn of(parts: &PrefixParts<'_>, rules: &ModelRules) -> Self {
-        let cache = &rules.cache;
-        let mut left = cache.markers_max.min(MARKERS_MAX);
-        if cache.caching != Caching::Breakpoint || cache.marker != Some(Marker::CachePoint) {
-            left = 0;
-        }
-        let mut take = || {
-            let is_left = left > 0;
-            left = left.saturating_sub(1);
-            is_left
-        };
-        let initial_seconds = parts.markers.initial_seconds.filter(|_| take());
-        let history_seconds = parts
-            .markers
-            .history_seconds
-            // The API refuses lifetimes that grow towards the end of the prompt.
-            .map(|seconds| initial_seconds.map_or(seconds, |initial| initial.min(seconds)))
-            .filter(|_| !parts.history.is_empty() && take());
-        let previous = Some(parts.previous_history).filter(|count| {
-            history_seconds.is_some() && (1..parts.history.len()).contains(count) && take()
-        });
-        let point = |seconds| CachePoint::of(seconds, cache.has_ttl);
-        Points {
-            initial: initial_seconds.map(point),
-            history: history_seconds.map(point),
-            previous,
-        }
-    }
 }

@@ -5,9 +5,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
-use super::block::{self, Origin};
+use super::block;
 use super::prefix::{self, Speaker};
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolChoice};
+use crate::dialect::blocks::{self, Origin};
 use crate::dialect::pieces::{Body, elements, segment};
 use crate::error::ApiError;
 use crate::provider::{ModelRules, Prewarm, RequestField};
@@ -181,23 +182,8 @@ fn is_own(name: &str) -> bool {
 }
 
 fn check(request: &ChatRequest, tool_choice: &ToolChoice, has_tools: bool) -> Result<(), ApiError> {
+    blocks::check(request)?;
     let refuse = |field: &str, problem: &str| Err(ApiError::unsupported(field, problem));
-    if request.choices > 1 {
-        return refuse("n", "must be 1 for this model");
-    }
-    if request.logprobs.is_some() {
-        return refuse("logprobs", "can't be had from this model's provider");
-    }
-    if !request.sampling.logit_bias.is_empty() {
-        return refuse("logit_bias", "is not known to this model's provider");
-    }
-    if request
-        .sampling
-        .temperature
-        .is_some_and(|value| value > 1.0)
-    {
-        return refuse("temperature", "must be from 0 to 1 for this model");
-    }
     if has_tools && *tool_choice == ToolChoice::None {
         return refuse(
             "tool_choice",
