@@ -2,9 +2,11 @@
 
 mod acceptance;
 mod anthropic;
+mod bill;
 mod every_provider;
 mod lessons;
 mod one_id;
+mod warm;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
