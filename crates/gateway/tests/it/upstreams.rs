@@ -4,6 +4,7 @@ mod acceptance;
 mod anthropic;
 mod bill;
 mod every_provider;
+mod failures;
 mod lessons;
 mod one_id;
 mod warm;
