@@ -42,6 +42,7 @@ type Checked<T> = Result<T, Box<Reply>>;
 /// The family. Clones share their state, so a test can keep one and give the other to the emulator.
 #[derive(Debug, Clone)]
 pub struct Ark {
+    name: &'static str,
     not_found_status: u16,
     prefix_tokens_min: u64,
     implicit_tokens_min: u64,
@@ -73,11 +74,20 @@ impl Ark {
     /// With the documented limits. Ids that are gone are 404.
     pub fn new() -> Self {
         Ark {
+            name: "ark",
             not_found_status: 404,
             prefix_tokens_min: PREFIX_TOKENS_MIN,
             implicit_tokens_min: IMPLICIT_TOKENS_MIN,
             context_window: CONTEXT_WINDOW,
             state: Arc::default(),
+        }
+    }
+
+    /// The same service under BytePlus's name.
+    pub fn byteplus() -> Self {
+        Ark {
+            name: "byteplus",
+            ..Ark::new()
         }
     }
 
@@ -149,7 +159,7 @@ impl Ark {
 
 impl Family for Ark {
     fn name(&self) -> &'static str {
-        "ark"
+        self.name
     }
 
     fn answer(&self, request: &RawRequest, desk: &Desk<'_>) -> Reply {
