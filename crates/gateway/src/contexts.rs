@@ -211,6 +211,8 @@ impl Contexts {
     ) -> Result<Context, ApiError> {
         let mut context = self.read(project, id).await?;
         let model = self.models.resolve(&context.model)?;
+        // Not while the row is being loaded: the one read before would be kept as the last one seen.
+        let _loading = self.loading.lock(id).await;
         let now = self.now();
         context.set_ttl(ttl_seconds, &model.entry.profile, now)?;
         let context = self
@@ -308,9 +310,17 @@ impl Contexts {
         })
     }
 
-    /// The stored row; while the store is away, the one last seen.
+    /// The row: the one last seen where nobody else can have changed it or while the store is away, otherwise the
+    /// stored one.
     async fn read(&self, project: &str, id: &ContextId) -> Result<Context, ApiError> {
         let now = self.now();
+        if !self.store.is_shared()
+            && let Some(context) = self.cache().row(id)
+            && context.project == project
+            && !context.is_expired(now)
+        {
+            return Ok(context);
+        }
         match self.store.get(project, id, now).await {
             Ok(context) => Ok(context),
             Err(StoreError::Unavailable(error)) => {
@@ -338,6 +348,14 @@ impl Contexts {
         if let Some(loaded) = self.cache().get(context) {
             return Ok(loaded);
         }
+        let stored = self
+            .store
+            .get(&context.project, &context.id, self.now())
+            .await;
+        let context = match &stored {
+            Ok(stored) if stored.version == context.version => stored,
+            _ => context,
+        };
         let mut content = self
             .store
             .content(&context.project, &context.id)

@@ -41,6 +41,10 @@ pub enum StoreError {
 /// Keeps contexts. Once a method has returned `Ok`, its effect survives `kill -9` and power loss (not in memory).
 #[async_trait]
 pub trait ContextStore: Send + Sync {
+    /// Whether another process may change what is stored here. If not, what this process has seen last is the truth,
+    /// and need not be read again.
+    fn is_shared(&self) -> bool;
+
     /// Stores a new context with its content, in one transaction.
     ///
     /// # Errors

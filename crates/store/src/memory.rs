@@ -102,6 +102,10 @@ impl State {
 
 #[async_trait]
 impl ContextStore for MemoryStore {
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn insert(&self, context: &Context, content: &ContextContent) -> Result<(), StoreError> {
         let entry = Entry {
             context: context.clone(),

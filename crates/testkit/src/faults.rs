@@ -96,13 +96,15 @@ struct Plan {
 /// The store with its switchboard.
 pub struct FaultyStore {
     inner: Arc<dyn Store>,
+    is_shared: bool,
     plans: Mutex<HashMap<Operation, Plan>>,
 }
 
 impl FaultyStore {
-    pub(crate) fn new(inner: Arc<dyn Store>) -> Self {
+    pub(crate) fn new(inner: Arc<dyn Store>, is_shared: bool) -> Self {
         FaultyStore {
             inner,
+            is_shared,
             plans: Mutex::default(),
         }
     }
@@ -167,6 +169,10 @@ impl FaultyStore {
 
 #[async_trait]
 impl ContextStore for FaultyStore {
+    fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     async fn insert(&self, context: &Context, content: &ContextContent) -> Result<(), StoreError> {
         self.run(Operation::Insert, self.inner.insert(context, content))
             .await

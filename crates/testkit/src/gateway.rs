@@ -82,6 +82,7 @@ pub struct TestGateway {
 pub struct TestGatewayBuilder {
     clock: TestClock,
     database: Option<PathBuf>,
+    store: Option<Arc<dyn Store>>,
     limits: Limits,
     auth_required: bool,
     engine: EngineOptions,
@@ -107,6 +108,7 @@ impl TestGateway {
         TestGatewayBuilder {
             clock: TestClock::default(),
             database: None,
+            store: None,
             limits: Limits::default(),
             auth_required: true,
             engine,
@@ -152,6 +154,13 @@ impl TestGatewayBuilder {
     pub fn data_dir(mut self, folder: &Path) -> Self {
         self.database = Some(folder.join("holdfast.db"));
         self.engine.state_dir = Some(folder.join("state"));
+        self
+    }
+
+    /// A store shared with another gateway, as between replicas.
+    #[must_use]
+    pub fn store(mut self, store: &Arc<dyn Store>) -> Self {
+        self.store = Some(Arc::clone(store));
         self
     }
 
@@ -211,6 +220,15 @@ impl TestGatewayBuilder {
         self
     }
 
+    /// With a model whose route is given in full.
+    #[must_use]
+    pub fn routed(mut self, model: &str, targets: Vec<TargetOptions>) -> Self {
+        let route = RouteOptions { targets };
+        self.routes
+            .push((model.to_owned(), ProfileKind::Native, route));
+        self
+    }
+
     /// With other prices.
     #[must_use]
     pub fn catalog(mut self, catalog: Catalog) -> Self {
@@ -230,6 +248,7 @@ impl TestGatewayBuilder {
         let TestGatewayBuilder {
             clock,
             database,
+            store,
             limits,
             auth_required,
             engine,
@@ -240,11 +259,13 @@ impl TestGatewayBuilder {
             catalog,
             salt,
         } = self;
-        let store: Arc<dyn Store> = match database {
-            None => Arc::new(MemoryStore::new()),
-            Some(path) => Arc::new(SqliteStore::open(&path).await.unwrap()),
+        let is_shared = store.is_some();
+        let store: Arc<dyn Store> = match (store, database) {
+            (Some(store), _) => store,
+            (None, None) => Arc::new(MemoryStore::new()),
+            (None, Some(path)) => Arc::new(SqliteStore::open(&path).await.unwrap()),
         };
-        let store = Arc::new(FaultyStore::new(store));
+        let store = Arc::new(FaultyStore::new(store, is_shared));
         let engine = Engine::start_tiny(engine).unwrap();
         let model = |name: &str, aliases: &[&str], kind| ModelEntry {
             name: name.to_owned(),

@@ -62,8 +62,12 @@ impl ContextCache {
         Some(entry.loaded.clone())
     }
 
-    /// Keeps it, in place of any other version.
+    /// Keeps it, in place of any earlier version.
     pub(super) fn insert(&mut self, row: &Context, loaded: &Loaded) {
+        let newest = self.entries.get(&row.id).map(|entry| entry.row.version);
+        if newest.is_some_and(|newest| newest > row.version) {
+            return;
+        }
         self.remove(&row.id);
         let bytes = size(&loaded.content) + loaded.prefix.bytes();
         self.uses += 1;

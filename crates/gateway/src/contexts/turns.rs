@@ -68,6 +68,12 @@ impl OpenContext {
     }
 }
 
+/// A sliding expiry moves in steps: at most a second, and a hundredth of a short ttl. A context in constant use is then
+/// not written with every chat, and no client waits for a disk that has nothing new to keep. Milliseconds.
+fn renewal_step(ttl_seconds: u32) -> UnixMillis {
+    (i64::from(ttl_seconds) * 10).min(1_000)
+}
+
 /// The time at which an admitted chat uses its context, for the store's own check. The chat was admitted while the
 /// context lived, which renewed it; a machine so slow that the renewal comes late must not cost the chat its context.
 fn in_time(context: &Context, now: UnixMillis) -> UnixMillis {
@@ -120,7 +126,7 @@ impl Contexts {
         }
         let now = self.now();
         let expires_at = open.context.expires_after_use(now);
-        if expires_at == open.context.expires_at {
+        if expires_at - open.context.expires_at < renewal_step(open.context.ttl_seconds) {
             return Ok(());
         }
         let Context { project, id, .. } = &open.context;

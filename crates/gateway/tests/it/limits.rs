@@ -56,14 +56,14 @@ async fn requests_beyond_the_bound_in_flight_are_refused_at_once() {
         .start()
         .await;
     let client = gateway.client();
-    let id = create(&client, json!({})).await;
     let gate = Gate::default();
     gateway
         .store
-        .plan(Operation::Get, [Action::Wait(gate.clone())]);
+        .plan(Operation::Insert, [Action::Wait(gate.clone())]);
     let first = tokio::spawn({
-        let (client, id) = (client.clone(), id.clone());
-        async move { ask(&client, &id, "hi").await }
+        let client = client.clone();
+        let body = json!({"model": "tiny", "messages": [say("user", "hi")]});
+        async move { client.post("/v1/context/create", &body).await }
     });
     gate.reached().await;
     let refused = client.get("/v1/models").await;

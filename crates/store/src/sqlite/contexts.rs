@@ -16,6 +16,11 @@ use crate::{AppendTurn, ContextStore, LIST_LIMIT_MAX, StoreError};
 
 #[async_trait]
 impl ContextStore for SqliteStore {
+    /// The service holds a lock on its data directory, so that no other one works on the same file.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     async fn insert(&self, context: &Context, content: &ContextContent) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         insert(&mut transaction, context, content).await?;
