@@ -33,6 +33,8 @@ pub struct Sampled {
 pub struct Sampler {
     temperature: f32,
     top_p: f32,
+    /// 0: all of them.
+    top_k: usize,
     frequency_penalty: f32,
     presence_penalty: f32,
     logit_bias: Vec<(usize, f32)>,
@@ -60,6 +62,9 @@ impl Sampler {
                 .top_p
                 .filter(|value| value.is_finite())
                 .unwrap_or(1.0),
+            top_k: sampling
+                .top_k
+                .map_or(0, |top_k| usize::try_from(top_k.max(1)).unwrap_or(0)),
             frequency_penalty: sampling
                 .frequency_penalty
                 .filter(|value| value.is_finite())
@@ -169,6 +174,9 @@ impl Sampler {
         self.weights.clear();
         self.weights
             .extend(logits.iter().map(|logit| ((logit - best) * scale).exp()));
+        if self.top_k > 0 && self.top_k < self.weights.len() {
+            self.keep_likeliest();
+        }
         let total: f64 = self.weights.iter().map(|weight| f64::from(*weight)).sum();
         if self.top_p >= 1.0 {
             let target = self.random.next_unit() * total;
@@ -191,6 +199,21 @@ impl Sampler {
             nucleus.iter().map(|(weight, id)| (*id as usize, *weight)),
             target,
         )
+    }
+
+    /// Takes the weight from all but the `top_k` heaviest tokens; of equals the first ones stay.
+    fn keep_likeliest(&mut self) {
+        self.candidates.clear();
+        self.candidates
+            .extend(self.weights.iter().copied().zip(0_u32..));
+        let (_, _, light) = self
+            .candidates
+            .select_nth_unstable_by(self.top_k - 1, |a, b| {
+                b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
+            });
+        for (_, id) in light {
+            self.weights[*id as usize] = 0.0;
+        }
     }
 }
 

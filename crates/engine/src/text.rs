@@ -14,6 +14,7 @@ pub struct TextStream {
     /// Text that could still turn out to be the beginning of a stop string.
     held: String,
     stopped: bool,
+    met: Option<String>,
 }
 
 /// What one push gives.
@@ -37,7 +38,13 @@ impl TextStream {
             incomplete: Vec::new(),
             held: String::new(),
             stopped: false,
+            met: None,
         }
+    }
+
+    /// The stop string that ended the text.
+    pub fn met(&self) -> Option<&str> {
+        self.met.as_deref()
     }
 
     /// Adds the bytes of a token.
@@ -110,7 +117,9 @@ impl TextStream {
             }
             if met > 0 {
                 let mut text = std::mem::take(&mut self.held);
-                text.truncate(held + index + 1 - met);
+                let end = held + index + 1;
+                self.met = text.get(end - met..end).map(str::to_owned);
+                text.truncate(end - met);
                 self.stopped = true;
                 return Pushed {
                     text,

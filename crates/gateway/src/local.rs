@@ -416,11 +416,11 @@ fn check_text_only(messages: &[Message]) -> Result<(), ApiError> {
         if let Some(j) = message
             .content
             .iter()
-            .position(|part| matches!(part, ContentPart::ImageUrl { .. }))
+            .position(|part| !matches!(part, ContentPart::Text { .. }))
         {
             return Err(ApiError::unsupported(
                 &format!("messages[{i}].content[{j}]"),
-                "is an image, and this model reads text only",
+                "is an image or a file, and this model reads text only",
             ));
         }
     }
@@ -433,7 +433,7 @@ fn text_bytes(messages: &[Message]) -> usize {
         .flat_map(|message| &message.content)
         .map(|part| match part {
             ContentPart::Text { text } => text.len(),
-            ContentPart::ImageUrl { url, .. } => url.len(),
+            ContentPart::ImageUrl { url, .. } | ContentPart::File { url, .. } => url.len(),
         })
         .sum()
 }

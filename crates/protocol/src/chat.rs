@@ -1,5 +1,6 @@
 //! One chat request and its answer, in the form every dialect is decoded into and encoded from.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -56,6 +57,30 @@ pub struct Message {
     /// Thinking text that came beside the answer (`reasoning_content`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<String>,
+    /// What the upstream that made `reasoning` wants back with it: see [`ReasoningSignature`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_signature: Option<ReasoningSignature>,
+    /// The assistant's own words for refusing, in place of an answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+}
+
+/// An upstream's seal on its reasoning, opaque to everybody else. Its text is the dialect's name, a colon, and the
+/// upstream's own value, so that it travels through clients of any dialect and only its maker's dialect uses it again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReasoningSignature(pub String);
+
+impl ReasoningSignature {
+    /// The seal `value` of an upstream that speaks `dialect` (`anthropic`, `gemini`, `responses`, `bedrock`).
+    pub fn new(dialect: &str, value: &str) -> Self {
+        ReasoningSignature(format!("{dialect}:{value}"))
+    }
+
+    /// The upstream's own value, if it is one of this dialect's.
+    pub fn of(&self, dialect: &str) -> Option<&str> {
+        self.0.strip_prefix(dialect)?.strip_prefix(':')
+    }
 }
 
 impl Message {
@@ -68,16 +93,18 @@ impl Message {
             tool_calls: Vec::new(),
             tool_call_id: None,
             reasoning: None,
+            reasoning_signature: None,
+            refusal: None,
         }
     }
 
-    /// All text parts joined without a separator; images are left out.
+    /// All text parts joined without a separator; images and files are left out.
     pub fn joined_text(&self) -> String {
         self.content
             .iter()
             .filter_map(|part| match part {
                 ContentPart::Text { text } => Some(text.as_str()),
-                ContentPart::ImageUrl { .. } => None,
+                ContentPart::ImageUrl { .. } | ContentPart::File { .. } => None,
             })
             .collect()
     }
@@ -106,6 +133,17 @@ pub enum ContentPart {
         /// OpenAI's `low`, `high` or `auto`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
+    },
+    /// A document, or sound or video, by `https:` or `data:` URL.
+    File {
+        /// The URL. A `data:` URL names its media type.
+        url: String,
+        /// Of what a plain URL points at, e.g. `application/pdf`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        media_type: Option<String>,
+        /// File name or title.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
     },
 }
 
@@ -200,6 +238,8 @@ pub struct Sampling {
     pub temperature: Option<f32>,
     /// 0..=1.
     pub top_p: Option<f32>,
+    /// Only the `k` likeliest tokens are drawn from; at least 1.
+    pub top_k: Option<u32>,
     /// -2..=2.
     pub frequency_penalty: Option<f32>,
     /// -2..=2.
@@ -208,6 +248,70 @@ pub struct Sampling {
     pub seed: Option<i64>,
     /// Token id to bias, -100..=100.
     pub logit_bias: Vec<(u32, f32)>,
+}
+
+/// How much a model that can reason is asked to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReasoningLevel {
+    /// Not at all.
+    Off,
+    /// As much as the model sees fit.
+    Adaptive,
+    /// OpenAI's word `minimal`.
+    Minimal,
+    /// OpenAI's word `low`.
+    Low,
+    /// OpenAI's word `medium`.
+    Medium,
+    /// OpenAI's word `high`.
+    High,
+    /// Up to so many tokens.
+    Budget(u32),
+}
+
+/// What a request asks for in its own dialect's way of caching: contexts that nobody created by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CacheRequest {
+    /// Where the caller marked the end of a prefix, from the beginning of the request on. Decoders split a message whose
+    /// marker stands in its middle, so that a marker is always between messages.
+    pub points: Vec<CachePoint>,
+    /// The caller leaves it to the server where the prefix ends (a marker for the whole request, a cache key): how
+    /// long it is to be kept, seconds; `Some(None)`: the default time.
+    pub automatic: Option<Option<u32>>,
+    /// The caller's name for requests that begin alike.
+    pub key: Option<String>,
+}
+
+/// A marked end of a prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CachePoint {
+    /// How many of the request's messages the prefix has; 0: the tools alone.
+    pub messages: usize,
+    /// How long it is kept after its last use, seconds; `None`: the default time.
+    pub ttl_seconds: Option<u32>,
+}
+
+/// A request as it came, for upstreams of its own dialect: what this version does not know goes through untouched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Original {
+    /// Its dialect.
+    pub dialect: ClientDialect,
+    /// The body.
+    pub body: Bytes,
+}
+
+/// The dialects that clients speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientDialect {
+    /// OpenAI Chat Completions, and Ark's chat.
+    OpenAi,
+    /// OpenAI Responses.
+    Responses,
+    /// Anthropic Messages.
+    Anthropic,
+    /// Google Gemini.
+    Gemini,
 }
 
 /// One chat request, whatever dialect it came in.
@@ -241,10 +345,43 @@ pub struct ChatRequest {
     pub stream: bool,
     /// `stream_options.include_usage`.
     pub include_usage: bool,
-    /// OpenAI's `user`.
+    /// OpenAI's `user`, Anthropic's `metadata.user_id`.
     pub user: Option<String>,
+    /// How much the model is asked to reason; `None`: the client did not say.
+    pub reasoning: Option<ReasoningLevel>,
+    /// What the client wants cached, in its dialect's own way. Never together with `context_id`.
+    pub cache: CacheRequest,
+    /// The request as it came. `None` where it can't go through as it is.
+    pub original: Option<Original>,
     /// Fields this version does not act on, for an upstream of the same dialect. Order kept.
     pub extra: Map<String, Value>,
+}
+
+impl ChatRequest {
+    /// A request that leaves everything else to the defaults.
+    pub fn new(model: Option<String>, messages: Vec<Message>) -> Self {
+        ChatRequest {
+            model,
+            context_id: None,
+            messages,
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            choices: 1,
+            logprobs: None,
+            response_format: ResponseFormat::default(),
+            tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: None,
+            stream: false,
+            include_usage: false,
+            user: None,
+            reasoning: None,
+            cache: CacheRequest::default(),
+            original: None,
+            extra: Map::new(),
+        }
+    }
 }
 
 /// Why an answer ended.
@@ -285,6 +422,8 @@ pub struct Choice {
     pub finish_reason: FinishReason,
     /// Present when asked for.
     pub logprobs: Option<Vec<TokenLogprob>>,
+    /// The stop string that ended it, where the upstream says which.
+    pub stop_sequence: Option<String>,
 }
 
 /// A whole answer. A stream of [`ChatEvent`]s collects into this.
@@ -339,6 +478,9 @@ pub enum ChatEvent {
         /// Present when a context was used.
         receipt: Option<Receipt>,
     },
+    /// Bytes for a client that speaks the upstream's own dialect, as the upstream sent them. Where they come, the other
+    /// events are for the gateway's own books and are not written.
+    Wire(Bytes),
 }
 
 /// New content of one choice.
@@ -354,6 +496,21 @@ pub enum Delta {
     /// Thinking text.
     Reasoning {
         /// Never empty.
+        text: String,
+    },
+    /// The seal on the thinking text before it.
+    ReasoningSignature {
+        /// All of it.
+        signature: ReasoningSignature,
+    },
+    /// Words of refusal.
+    Refusal {
+        /// Never empty.
+        text: String,
+    },
+    /// The stop string that ends the choice; the `Finish` follows.
+    StopSequence {
+        /// As the client gave it.
         text: String,
     },
     /// A tool call begins.

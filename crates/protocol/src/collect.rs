@@ -9,8 +9,8 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::chat::{
-    ChatEvent, ChatHead, ChatResponse, Choice, ContentPart, Delta, FinishReason, Message, Role,
-    TokenLogprob, ToolCall,
+    ChatEvent, ChatHead, ChatResponse, Choice, ContentPart, Delta, FinishReason, Message,
+    ReasoningSignature, Role, TokenLogprob, ToolCall,
 };
 use crate::error::ApiError;
 use crate::usage::{Receipt, Usage};
@@ -27,6 +27,9 @@ pub struct ResponseBuilder {
 struct GrowingChoice {
     text: String,
     reasoning: String,
+    reasoning_signature: Option<ReasoningSignature>,
+    refusal: String,
+    stop_sequence: Option<String>,
     tool_calls: BTreeMap<u32, ToolCall>,
     logprobs: Vec<TokenLogprob>,
     finish_reason: Option<FinishReason>,
@@ -54,6 +57,7 @@ impl ResponseBuilder {
             ChatEvent::Done { usage, receipt } => {
                 self.done = Some((*usage, receipt.clone()));
             }
+            ChatEvent::Wire(_) => {}
         }
     }
 
@@ -92,6 +96,11 @@ impl GrowingChoice {
                 self.logprobs.extend_from_slice(logprobs);
             }
             Delta::Reasoning { text } => self.reasoning.push_str(text),
+            Delta::ReasoningSignature { signature } => {
+                self.reasoning_signature = Some(signature.clone());
+            }
+            Delta::Refusal { text } => self.refusal.push_str(text),
+            Delta::StopSequence { text } => self.stop_sequence = Some(text.clone()),
             Delta::ToolCallStart { index, id, name } => {
                 let call = ToolCall {
                     id: id.clone(),
@@ -111,7 +120,8 @@ impl GrowingChoice {
 
     fn finished(&self, index: u32) -> Option<Choice> {
         let finish_reason = self.finish_reason?;
-        let content = if self.text.is_empty() && !self.tool_calls.is_empty() {
+        let is_answered = !self.tool_calls.is_empty() || !self.refusal.is_empty();
+        let content = if self.text.is_empty() && is_answered {
             Vec::new()
         } else {
             vec![ContentPart::Text {
@@ -127,9 +137,12 @@ impl GrowingChoice {
                 tool_calls: self.tool_calls.values().cloned().collect(),
                 tool_call_id: None,
                 reasoning: (!self.reasoning.is_empty()).then(|| self.reasoning.clone()),
+                reasoning_signature: self.reasoning_signature.clone(),
+                refusal: (!self.refusal.is_empty()).then(|| self.refusal.clone()),
             },
             finish_reason,
             logprobs: (!self.logprobs.is_empty()).then(|| self.logprobs.clone()),
+            stop_sequence: self.stop_sequence.clone(),
         })
     }
 }

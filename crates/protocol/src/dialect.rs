@@ -17,10 +17,11 @@ mod upstream_cases;
 
 use bytes::Bytes;
 
-use crate::chat::{ChatRequest, ChatResponse};
+use crate::chat::{ChatEvent, ChatHead, ChatRequest, ChatResponse};
 use crate::error::ApiError;
 use crate::provider::UpstreamDialectName;
 use crate::upstream::UpstreamDialect;
+use crate::usage::Usage;
 
 /// The translation for upstreams that speak `name`.
 pub fn upstream(name: UpstreamDialectName) -> &'static dyn UpstreamDialect {
@@ -49,6 +50,37 @@ pub trait Dialect: Send + Sync {
     /// HTTP status and body of an error. The body never holds the request's id: that is a header's, so that answers
     /// about unknown, expired and foreign contexts are the same byte for byte.
     fn encode_error(&self, error: &ApiError) -> (u16, Bytes);
+}
+
+/// Writes one answer in a client's dialect, whole or as a stream. Made by the surface for one request, so that it knows
+/// what of the request an answer repeats.
+///
+/// Either [`AnswerWriter::whole`] is called once, or [`AnswerWriter::begin`], then [`AnswerWriter::event`] for each
+/// event, and last [`AnswerWriter::end`] or [`AnswerWriter::error`].
+pub trait AnswerWriter: Send {
+    /// The body of an answer that is not streamed.
+    fn whole(&mut self, response: &ChatResponse) -> Bytes;
+
+    /// What a stream begins with. `usage` is what is known of the prompt so far; everything may be 0.
+    fn begin(&mut self, head: &ChatHead, usage: &Usage) -> Bytes;
+
+    /// What is sent for an event; empty: nothing yet. A `Finish` must be held back until the next event, because a
+    /// session's turn is committed between the two and may still fail. [`ChatEvent::Wire`] never comes here.
+    fn event(&mut self, event: &ChatEvent) -> Bytes;
+
+    /// What is sent when nothing has happened for a while, so that nobody on the way gives the connection up.
+    fn keep_alive(&mut self) -> Bytes;
+
+    /// A failure after the stream has begun; nothing follows.
+    fn error(&mut self, error: &ApiError) -> Bytes;
+
+    /// The end of a stream that did not fail.
+    fn end(&mut self) -> Bytes;
+
+    /// Media type of the stream.
+    fn stream_type(&self) -> &'static str {
+        "text/event-stream"
+    }
 }
 
 /// OpenAI Chat Completions, and Ark's chat and context paths, which have the same wire format.

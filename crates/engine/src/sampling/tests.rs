@@ -268,3 +268,23 @@ fn the_log_probability_of_an_impossible_token_is_a_number() {
     assert_eq!(sampled.logprob, Some(0.0));
     assert_eq!(sampled.top, [(0, 0.0), (1, f32::MIN)]);
 }
+
+#[test]
+fn top_k_draws_from_the_likeliest_only() {
+    let sampling = |top_k| Sampling {
+        top_k: Some(top_k),
+        ..Sampling::default()
+    };
+    let logits = [1.0, 3.0, 2.0, 3.0, -1.0];
+    let drawn = |top_k| {
+        let mut tokens = tokens(&mut sampler(&sampling(top_k)), &logits, 400);
+        tokens.sort_unstable();
+        tokens.dedup();
+        tokens
+    };
+    assert_eq!(drawn(1), [1]);
+    assert_eq!(drawn(2), [1, 3]);
+    assert_eq!(drawn(3), [1, 2, 3]);
+    assert_eq!(drawn(5), [0, 1, 2, 3, 4]);
+    assert_eq!(drawn(u32::MAX), [0, 1, 2, 3, 4]);
+}

@@ -310,6 +310,12 @@ impl<M: Model> Worker<'_, M> {
             FinishReason::Stop if called => FinishReason::ToolCalls,
             other => other,
         };
+        if let Some(text) = choice.text.met() {
+            let delta = Delta::StopSequence {
+                text: text.to_owned(),
+            };
+            send_delta(&slot.work, choice.index, delta, &mut choice.logprobs);
+        }
         // A receiver that has gone is noticed at the next turn.
         let _ = slot.work.events.send(Ok(GenerateEvent::Finish {
             choice: choice.index,

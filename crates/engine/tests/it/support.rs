@@ -94,6 +94,10 @@ pub(crate) async fn collect(mut generation: Generation) -> Answer {
                     Delta::ToolCallArguments { fragment, .. } => {
                         answer.texts[index].push_str(&fragment)
                     }
+                    Delta::StopSequence { .. } => {}
+                    Delta::ReasoningSignature { .. } | Delta::Refusal { .. } => {
+                        panic!("the engine neither seals nor refuses")
+                    }
                 }
             }
             GenerateEvent::Finish { choice, reason } => {

@@ -124,7 +124,7 @@ fn size(content: &ContextContent) -> usize {
 fn message_size(message: &Message) -> usize {
     let parts = message.content.iter().map(|part| match part {
         ContentPart::Text { text } => text.len(),
-        ContentPart::ImageUrl { url, .. } => url.len(),
+        ContentPart::ImageUrl { url, .. } | ContentPart::File { url, .. } => url.len(),
     });
     let calls = message
         .tool_calls

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_protocol::chat::{ChatRequest, ChatResponse, Sampling};
+use holdfast_protocol::chat::{ChatRequest, ChatResponse};
 use holdfast_protocol::compose::{ComposedRequest, compose};
 use holdfast_protocol::context::{
     ContextContent, ContextMode, Expiry, StoredMessage, Truncation, Turn,
@@ -345,22 +345,5 @@ fn dropped_after(
 
 /// The smallest request there can be.
 fn empty_request() -> ChatRequest {
-    ChatRequest {
-        model: None,
-        context_id: None,
-        messages: vec![Message::text(Role::User, "")],
-        sampling: Sampling::default(),
-        max_tokens: None,
-        stop: Vec::new(),
-        choices: 1,
-        logprobs: None,
-        response_format: Default::default(),
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel_tool_calls: None,
-        stream: false,
-        include_usage: false,
-        user: None,
-        extra: Default::default(),
-    }
+    ChatRequest::new(None, vec![Message::text(Role::User, "")])
 }

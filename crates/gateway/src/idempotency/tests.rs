@@ -17,6 +17,7 @@ fn response(text: &str) -> Arc<ChatResponse> {
             message: Message::text(Role::Assistant, text),
             finish_reason: FinishReason::Stop,
             logprobs: None,
+            stop_sequence: None,
         }],
         usage: Usage::default(),
         receipt: None,

@@ -155,7 +155,10 @@ impl Running {
         match self.queue.pop_front() {
             Some(Ok(AnswerEvent::Delta { choice, delta })) => {
                 self.output_estimate += match &delta {
-                    Delta::Text { text, .. } | Delta::Reasoning { text } => estimate::text(text),
+                    Delta::Text { text, .. }
+                    | Delta::Reasoning { text }
+                    | Delta::Refusal { text } => estimate::text(text),
+                    Delta::ReasoningSignature { .. } | Delta::StopSequence { .. } => 0,
                     Delta::ToolCallStart { name, .. } => estimate::text(name),
                     Delta::ToolCallArguments { fragment, .. } => estimate::text(fragment),
                 };

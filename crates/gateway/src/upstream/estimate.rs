@@ -27,6 +27,8 @@ pub(super) fn message(message: &Message) -> u64 {
         .map(|part| match part {
             ContentPart::Text { text: part } => text(part),
             ContentPart::ImageUrl { .. } => IMAGE,
+            // Four bytes of base64 are three of the file; a page of text is about as many tokens as an image.
+            ContentPart::File { url, .. } => IMAGE.max(url.len() as u64 / 50),
         })
         .sum();
     let calls: u64 = message

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::{ComposedRequest, check_model, compose};
-use crate::chat::{ChatRequest, Message, ResponseFormat, Role, Sampling, Tool, ToolChoice};
+use crate::chat::{ChatRequest, Message, Role, Tool, ToolChoice};
 use crate::context::{
     Context, ContextContent, ContextId, ContextMode, CreateContext, CreateSurface, Profile,
     ProfileKind, StoredMessage, Truncation, Turn,
@@ -17,24 +17,7 @@ const WINDOW: u32 = 1_000;
 const RESERVE: u32 = 100;
 
 fn request() -> ChatRequest {
-    ChatRequest {
-        model: None,
-        context_id: None,
-        messages: vec![Message::text(Role::User, "new")],
-        sampling: Sampling::default(),
-        max_tokens: None,
-        stop: Vec::new(),
-        choices: 1,
-        logprobs: None,
-        response_format: ResponseFormat::Text,
-        tools: Vec::new(),
-        tool_choice: None,
-        parallel_tool_calls: None,
-        stream: false,
-        include_usage: false,
-        user: None,
-        extra: Default::default(),
-    }
+    ChatRequest::new(None, vec![Message::text(Role::User, "new")])
 }
 
 fn context(profile: ProfileKind, mode: ContextMode) -> Context {

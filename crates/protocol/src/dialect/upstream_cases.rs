@@ -135,12 +135,10 @@ impl Case {
 
     pub(crate) fn composed(&self) -> ComposedRequest {
         let request = ChatRequest {
-            model: Some("m".to_owned()),
-            context_id: None,
-            messages: self.new.clone(),
             sampling: Sampling {
                 temperature: self.temperature,
                 top_p: self.top_p,
+                top_k: None,
                 frequency_penalty: None,
                 presence_penalty: self.presence_penalty,
                 seed: self.seed,
@@ -158,6 +156,7 @@ impl Case {
             include_usage: false,
             user: Some("someone".to_owned()),
             extra: self.extra.clone(),
+            ..ChatRequest::new(Some("m".to_owned()), self.new.clone())
         };
         if self.without_context {
             return compose(None, request, 1_000_000, 100).unwrap();

@@ -245,10 +245,10 @@ impl Place {
             match part {
                 ContentPart::Text { text } if is_blank(text) => {}
                 ContentPart::Text { text } => blocks.push(Block::text(text)),
-                ContentPart::ImageUrl { .. } => {
+                ContentPart::ImageUrl { .. } | ContentPart::File { .. } => {
                     return Err(self.refuse(
                         &format!("content[{index}]"),
-                        "is an image, which this model's provider takes in user and tool messages only",
+                        "is an image or a file, which this model's provider takes in user and tool messages only",
                     ));
                 }
             }
@@ -269,6 +269,12 @@ impl Place {
                         source,
                         cache_control: None,
                     });
+                }
+                ContentPart::File { .. } => {
+                    return Err(self.refuse(
+                        &format!("content[{index}]"),
+                        "is a file, which this model's provider does not take here",
+                    ));
                 }
             }
         }

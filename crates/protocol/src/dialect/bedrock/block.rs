@@ -194,10 +194,10 @@ impl Place {
             match part {
                 ContentPart::Text { text } if is_blank(text) => {}
                 ContentPart::Text { text } => blocks.push(Block::Text(text.into())),
-                ContentPart::ImageUrl { .. } => {
+                ContentPart::ImageUrl { .. } | ContentPart::File { .. } => {
                     return Err(self.refuse(
                         &format!("content[{index}]"),
-                        "is an image, which this model's provider takes in user and tool messages only",
+                        "is an image or a file, which this model's provider takes in user and tool messages only",
                     ));
                 }
             }
@@ -215,6 +215,12 @@ impl Place {
                     let image = image(url, quirks)
                         .map_err(|problem| self.refuse(&format!("content[{index}]"), problem))?;
                     blocks.push(Block::Image(image));
+                }
+                ContentPart::File { .. } => {
+                    return Err(self.refuse(
+                        &format!("content[{index}]"),
+                        "is a file, which this model's provider does not take here",
+                    ));
                 }
             }
         }

@@ -138,7 +138,7 @@ pub(super) fn system_parts(
             match part {
                 ContentPart::Text { text } if text.is_empty() => {}
                 ContentPart::Text { text } => parts.push(Part::Text { text: text.clone() }),
-                ContentPart::ImageUrl { .. } => {
+                ContentPart::ImageUrl { .. } | ContentPart::File { .. } => {
                     return Err(image_misplaced(index, "system messages"));
                 }
             }
@@ -229,6 +229,10 @@ fn said_parts<'a>(
             ContentPart::ImageUrl { url, .. } => image_part(url, quirks).map_err(|problem| {
                 ApiError::unsupported(&format!("messages[{index}].content[{position}]"), problem)
             }),
+            ContentPart::File { .. } => Err(ApiError::unsupported(
+                &format!("messages[{index}].content[{position}]"),
+                "is a file, which this model's provider does not take here",
+            )),
         })
         .collect()
 }

@@ -46,6 +46,8 @@ fn decode_message(mut fields: Fields) -> Result<Message, ApiError> {
         tool_calls,
         tool_call_id: tool_call_id.filter(|_| role == Role::Tool),
         reasoning: reasoning.filter(|_| role == Role::Assistant),
+        reasoning_signature: None,
+        refusal: None,
     })
 }
 
@@ -174,10 +176,13 @@ pub(super) fn check_message(
     path: impl Fn() -> String,
 ) -> Result<(), ApiError> {
     for (index, part) in message.content.iter().enumerate() {
-        let ContentPart::ImageUrl { url, .. } = part else {
-            continue;
+        let url = match part {
+            ContentPart::Text { .. } => continue,
+            ContentPart::ImageUrl { url, .. } | ContentPart::File { url, .. } => url,
         };
-        let problem = if !quirks.images {
+        let problem = if matches!(part, ContentPart::File { .. }) {
+            "is a file, which this model's provider does not take here"
+        } else if !quirks.images {
             "is an image, which this model's provider does not take"
         } else if quirks.inline_images_only && !url.starts_with("data:") {
             "must be sent inline (`data:`): this model's provider fetches no images"
@@ -195,7 +200,9 @@ pub(super) fn markable_part(message: &Message, marker: Marker) -> Option<usize> 
     message.content.iter().rposition(|part| match part {
         // An empty text is no block to any provider.
         ContentPart::Text { text } => !text.is_empty() && marker != Marker::CachePoint,
-        ContentPart::ImageUrl { .. } => marker == Marker::PromptCacheBreakpoint,
+        ContentPart::ImageUrl { .. } | ContentPart::File { .. } => {
+            marker == Marker::PromptCacheBreakpoint
+        }
     })
 }
 
@@ -235,6 +242,14 @@ struct PartOut<'a> {
 enum BlockOut<'a> {
     Text { text: &'a str },
     ImageUrl { image_url: ImageOut<'a> },
+    File { file: FileOut<'a> },
+}
+
+#[derive(Serialize)]
+struct FileOut<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filename: Option<&'a str>,
+    file_data: &'a str,
 }
 
 #[derive(Serialize)]
@@ -329,6 +344,12 @@ fn block_out(part: &ContentPart) -> BlockOut<'_> {
             image_url: ImageOut {
                 url,
                 detail: detail.as_deref(),
+            },
+        },
+        ContentPart::File { url, name, .. } => BlockOut::File {
+            file: FileOut {
+                filename: name.as_deref(),
+                file_data: url,
             },
         },
     }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::message::decode_messages;
 use super::tools::{decode_tool_choice, decode_tools};
 use super::without_models_prefix;
-use crate::chat::{ChatRequest, ResponseFormat, Sampling};
+use crate::chat::{CacheRequest, ChatRequest, ResponseFormat, Sampling};
 use crate::context::ContextId;
 use crate::dialect::fields::{Fields, bounded};
 use crate::error::{ApiError, ErrorKind};
@@ -54,6 +54,9 @@ pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
         stream: fields.boolean("stream")?.unwrap_or(false),
         include_usage: include_usage.unwrap_or(false),
         user: fields.string("user")?,
+        reasoning: None,
+        cache: CacheRequest::default(),
+        original: None,
         extra: fields.rest(),
     })
 }
@@ -62,6 +65,7 @@ fn decode_sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
     Ok(Sampling {
         temperature: fields.number("temperature", 0.0..=2.0)?,
         top_p: fields.number("top_p", 0.0..=1.0)?,
+        top_k: None,
         frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?,
         presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?,
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?,

@@ -37,6 +37,7 @@ fn choice_body(choice: &Choice) -> ChatChoice {
             role: "assistant",
             content: (!message.content.is_empty()).then(|| message.joined_text()),
             reasoning_content: message.reasoning.clone(),
+            refusal: message.refusal.clone(),
             tool_calls: message
                 .tool_calls
                 .iter()

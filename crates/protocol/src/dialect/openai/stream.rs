@@ -52,6 +52,11 @@ impl StreamEncoder {
     pub fn event(&mut self, event: &ChatEvent) -> Bytes {
         let mut out = self.held_event(event);
         match event {
+            ChatEvent::Wire(_)
+            | ChatEvent::Delta {
+                delta: Delta::ReasoningSignature { .. } | Delta::StopSequence { .. },
+                ..
+            } => {}
             ChatEvent::Delta { choice, delta } => {
                 let logprobs = match delta {
                     Delta::Text { logprobs, .. } if !logprobs.is_empty() => {
@@ -141,6 +146,9 @@ fn delta_body(delta: &Delta, role: Option<&'static str>) -> ChunkDelta {
     match delta {
         Delta::Text { text, .. } => body.content = Some(text.clone()),
         Delta::Reasoning { text } => body.reasoning_content = Some(text.clone()),
+        Delta::Refusal { text } => body.refusal = Some(text.clone()),
+        // Nothing in this dialect has a place for them.
+        Delta::ReasoningSignature { .. } | Delta::StopSequence { .. } => {}
         Delta::ToolCallStart { index, id, name } => body.tool_calls.push(ToolCallDelta {
             index: *index,
             id: Some(id.clone()),

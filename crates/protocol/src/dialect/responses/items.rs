@@ -115,7 +115,7 @@ fn last_markable(messages: &[Message]) -> Option<Place> {
         .find_map(|(index, message)| {
             let part = message.content.iter().rposition(|part| match part {
                 ContentPart::Text { text } => !text.is_empty(),
-                ContentPart::ImageUrl { .. } => true,
+                ContentPart::ImageUrl { .. } | ContentPart::File { .. } => true,
             })?;
             Some((index, part))
         })
@@ -264,6 +264,10 @@ impl<'a> Writer<'a, '_> {
                             ..Block::default()
                         })
                     }
+                    ContentPart::File { .. } => Err(ApiError::unsupported(
+                        &format!("messages[{}].content[{position}]", self.number),
+                        "is a file, which this model's provider does not take here",
+                    )),
                 }
             })
             .collect()

@@ -194,6 +194,7 @@ fn response() -> ChatResponse {
             },
             finish_reason: FinishReason::ContentFilter,
             logprobs: Some(logprobs()),
+            stop_sequence: None,
         }],
         usage: usage(),
         receipt: Some(Receipt {
@@ -225,6 +226,7 @@ fn tools_response() -> ChatResponse {
         message,
         finish_reason,
         logprobs: None,
+        stop_sequence: None,
     };
     ChatResponse {
         choices: vec![
