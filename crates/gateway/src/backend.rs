@@ -9,7 +9,7 @@ use holdfast_engine::Prefix;
 use holdfast_protocol::chat::{ChatEvent, Message, Tool, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
 use holdfast_protocol::price::Estimate;
-use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis};
+use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis, Usage};
 
 use crate::upstream::UpstreamPrefix;
 
@@ -166,6 +166,10 @@ pub(crate) struct ChatWork {
 pub(crate) struct Answer {
     /// Present with a context. Final but for what a commit adds.
     pub(crate) receipt: Option<Receipt>,
+    /// What is known of the counts so far.
+    pub(crate) usage: Usage,
+    /// Whether the answer comes as the upstream's own bytes ([`ChatEvent::Wire`]), for a client of its dialect.
+    pub(crate) is_wire: bool,
     /// Ends with `Done` or with an error. Dropping it cancels the request.
     pub(crate) events: BoxStream<'static, Result<ChatEvent, ApiError>>,
 }

@@ -249,6 +249,8 @@ impl Backend for LocalBackend {
             ..Usage::default()
         };
         Ok(Answer {
+            usage,
+            is_wire: false,
             events: events(generation, usage, receipt.clone()).boxed(),
             receipt,
         })

@@ -1,8 +1,8 @@
 //! Wire formats. One folder per dialect, both directions in it.
 //!
 //! A dialect translates bytes into the internal representation and back; it decides nothing about models, contexts or
-//! caching. [`Dialect`] is the side towards clients, [`UpstreamDialect`] the side towards upstreams; streams to clients
-//! carry state, so each client dialect has a `StreamEncoder` beside the trait.
+//! caching. [`AnswerWriter`] is the side towards clients, [`UpstreamDialect`] the side towards upstreams. Requests of
+//! clients differ in what comes beside the body, so each client dialect has decoders of its own beside the trait.
 
 pub mod anthropic;
 pub mod bedrock;
@@ -10,6 +10,7 @@ mod blocks;
 mod fields;
 pub mod gemini;
 pub mod openai;
+mod original;
 mod pieces;
 pub mod responses;
 #[cfg(test)]
@@ -17,7 +18,7 @@ mod upstream_cases;
 
 use bytes::Bytes;
 
-use crate::chat::{ChatEvent, ChatHead, ChatRequest, ChatResponse};
+use crate::chat::{ChatEvent, ChatHead, ChatResponse};
 use crate::error::ApiError;
 use crate::provider::UpstreamDialectName;
 use crate::upstream::UpstreamDialect;
@@ -34,22 +35,6 @@ pub fn upstream(name: UpstreamDialectName) -> &'static dyn UpstreamDialect {
         UpstreamDialectName::Gemini => &gemini::GeminiUpstream,
         UpstreamDialectName::BedrockConverse => &bedrock::BedrockUpstream,
     }
-}
-
-/// One wire format for chats, towards clients.
-pub trait Dialect: Send + Sync {
-    /// Reads a client's chat request.
-    ///
-    /// # Errors
-    /// Not JSON, or a field that is missing, malformed or out of range; the error names it.
-    fn decode_request(&self, body: &[u8]) -> Result<ChatRequest, ApiError>;
-
-    /// Writes a whole answer for a client.
-    fn encode_response(&self, response: &ChatResponse) -> Bytes;
-
-    /// HTTP status and body of an error. The body never holds the request's id: that is a header's, so that answers
-    /// about unknown, expired and foreign contexts are the same byte for byte.
-    fn encode_error(&self, error: &ApiError) -> (u16, Bytes);
 }
 
 /// Writes one answer in a client's dialect, whole or as a stream. Made by the surface for one request, so that it knows
@@ -80,23 +65,5 @@ pub trait AnswerWriter: Send {
     /// Media type of the stream.
     fn stream_type(&self) -> &'static str {
         "text/event-stream"
-    }
-}
-
-/// OpenAI Chat Completions, and Ark's chat and context paths, which have the same wire format.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct OpenAi;
-
-impl Dialect for OpenAi {
-    fn decode_request(&self, body: &[u8]) -> Result<ChatRequest, ApiError> {
-        openai::decode_request(body)
-    }
-
-    fn encode_response(&self, response: &ChatResponse) -> Bytes {
-        openai::encode_response(response)
-    }
-
-    fn encode_error(&self, error: &ApiError) -> (u16, Bytes) {
-        openai::encode_error(error)
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rust_decimal::Decimal;
 
 use crate::UnixMillis;
-use crate::chat::{Delta, FinishReason, Message, Tool, ToolChoice};
+use crate::chat::{ClientDialect, Delta, FinishReason, Message, Tool, ToolChoice};
 use crate::compose::ComposedRequest;
 use crate::error::{ApiError, ErrorKind};
 use crate::provider::ModelRules;
@@ -149,6 +149,23 @@ pub struct ChatCall<'a> {
     pub rules: &'a ModelRules,
 }
 
+/// A client's request that goes on as it came, to an upstream of its own dialect.
+#[derive(Debug, Clone, Copy)]
+pub struct OriginalCall<'a> {
+    /// The upstream's name of the model.
+    pub model: &'a str,
+    /// The body; a JSON object that the dialect's own decoder has accepted.
+    pub body: &'a Bytes,
+    /// Whether the client wants a stream.
+    pub stream: bool,
+    /// See [`ChatCall::cache_key`].
+    pub cache_key: Option<&'a str>,
+    /// See [`PrefixParts::tenant_line`].
+    pub tenant_line: Option<&'a str>,
+    /// What provider and model want.
+    pub rules: &'a ModelRules,
+}
+
 /// A call that makes an upstream hold a prefix: creates a handle, or (for providers without handles) sends the cheapest
 /// request that writes or refreshes the cache entry. Never streamed.
 #[derive(Debug, Clone, Copy)]
@@ -273,6 +290,32 @@ pub trait UpstreamDialect: Send + Sync {
     /// Writes the call that drops a handle; `None` where there is nothing to drop.
     fn encode_drop(&self, _handle: &str) -> Option<HttpCall> {
         None
+    }
+
+    /// The dialect of clients whose requests can go on as they came; `None`: there is none.
+    fn speaks(&self) -> Option<ClientDialect> {
+        None
+    }
+
+    /// Writes a client's own request with what the gateway decides in it: the model's name, tenancy. Only for
+    /// dialects that [`UpstreamDialect::speaks`].
+    ///
+    /// # Errors
+    /// It is not of this dialect.
+    fn encode_original(&self, _call: &OriginalCall<'_>) -> Result<HttpCall, ApiError> {
+        Err(ApiError::internal())
+    }
+
+    /// What a whole answer to [`UpstreamDialect::encode_original`] says of itself.
+    ///
+    /// # Errors
+    /// It is not such an answer.
+    fn decode_whole(&self, body: &[u8], rules: &ModelRules) -> Result<AnswerEnd, Failure> {
+        let held = self.decode_hold(body, rules)?;
+        Ok(AnswerEnd {
+            usage: held.usage,
+            ..AnswerEnd::default()
+        })
     }
 
     /// A decoder for one answer to `encode_chat`.

@@ -232,14 +232,14 @@ impl Contexts {
     }
 
     /// Appends the turn. It happens wholly or not at all, also when the client goes away meanwhile; the session stays
-    /// locked until it has.
+    /// locked until it has. Returns the context as it is then.
     pub(crate) async fn commit(
         self: &Arc<Self>,
         open: OpenContext,
         turn: PreparedTurn,
         response: Arc<ChatResponse>,
         recorder: Recorder,
-    ) -> Result<(), ApiError> {
+    ) -> Result<Context, ApiError> {
         let contexts = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let OpenContext {
@@ -275,7 +275,7 @@ impl Contexts {
                 .insert(&committed, &Loaded { content, prefix });
             contexts.settle_removed(&committed, &model);
             drop(session);
-            Ok(())
+            Ok(committed)
         });
         task.await.unwrap_or_else(|error| {
             tracing::error!(%error, "committing a turn failed");

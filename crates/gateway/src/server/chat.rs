@@ -1,4 +1,4 @@
-//! `/chat/completions`, with a context and without, streamed and not.
+//! Chats: `/chat/completions`, and what all surfaces do with a chat once they have decoded it.
 //!
 //! The head of the answer waits for the first token: what goes wrong before has a status of its own, and the header
 //! `x-context-cache` can say what the cache did. A context whose state was lost is rebuilt in this time.
@@ -8,18 +8,19 @@ mod turn;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::FromRequestParts;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use holdfast_protocol::chat::{ChatEvent, ChatHead, ChatResponse, Delta};
-use holdfast_protocol::dialect::openai::{self, StreamEncoder, wire};
-use holdfast_protocol::sse;
-use holdfast_protocol::{ApiError, ChatRequest, Receipt};
+use holdfast_protocol::dialect::AnswerWriter;
+use holdfast_protocol::dialect::openai::{self, wire};
+use holdfast_protocol::{ApiError, ChatRequest, Context, Receipt};
 
 use self::turn::{Begun, RunningTurn, Step};
 use super::body::JsonBody;
@@ -27,17 +28,66 @@ use super::observe::{Deadline, Trail};
 use super::reply::{self, Failure};
 use crate::app::App;
 use crate::auth::Principal;
+use crate::backend::PrefixContent;
 use crate::idempotency::{Delivery, DeliveryGuard, Fingerprint};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
 
 /// Everything about a request but what it asks.
-struct Caller {
-    app: Arc<App>,
-    principal: Principal,
+pub(super) struct Caller {
+    pub(super) app: Arc<App>,
+    pub(super) principal: Principal,
+    pub(super) headers: HeaderMap,
     trail: Trail,
     deadline: Deadline,
+    on_finish: Option<OnFinish>,
+}
+
+/// A turn that has ended well and, in a session, has been committed.
+pub(super) struct FinishedTurn {
+    /// The answer.
+    pub(super) response: Arc<ChatResponse>,
+    /// The session as it is now; `None` where nothing was committed.
+    pub(super) context: Option<Context>,
+}
+
+/// Runs when a turn has been committed and before the client sees its end.
+pub(super) type OnFinish =
+    Box<dyn FnOnce(FinishedTurn) -> BoxFuture<'static, Result<(), ApiError>> + Send>;
+
+impl Caller {
+    /// Has something done when the turn has ended well; a failure of it is the turn's failure for the client.
+    pub(super) fn on_finish(&mut self, run: OnFinish) {
+        self.on_finish = Some(run);
+    }
+
+    /// Notes the model for the log.
+    pub(super) fn note_model(&self, name: &str) {
+        self.trail.set_model(name);
+    }
+}
+
+impl FromRequestParts<Arc<App>> for Caller {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Failure> {
+        let extensions = &parts.extensions;
+        let (Some(principal), Some(trail), Some(deadline)) =
+            (extensions.get(), extensions.get(), extensions.get())
+        else {
+            tracing::error!("a route lacks a layer that knows who asks");
+            return Err(ApiError::internal().into());
+        };
+        Ok(Caller {
+            app: Arc::clone(app),
+            principal: Principal::clone(principal),
+            headers: parts.headers.clone(),
+            trail: Trail::clone(trail),
+            deadline: *deadline,
+            on_finish: None,
+        })
+    }
 }
 
 /// Chat, with a context or without
@@ -55,22 +105,10 @@ struct Caller {
         (status = 429, description = "The engine's queue is full", body = wire::ErrorBody),
     )
 )]
-pub(super) async fn chat_completions(
-    State(app): State<Arc<App>>,
-    Extension(principal): Extension<Principal>,
-    Extension(trail): Extension<Trail>,
-    Extension(deadline): Extension<Deadline>,
-    headers: HeaderMap,
-    body: JsonBody,
-) -> Result<Response, Failure> {
+pub(super) async fn chat_completions(caller: Caller, body: JsonBody) -> Result<Response, Failure> {
     let request = body.decode(openai::decode_request)?;
-    let caller = Caller {
-        app,
-        principal,
-        trail,
-        deadline,
-    };
-    Ok(Box::pin(answer(caller, request, &headers, &body.bytes)).await?)
+    let writer = openai::Writer::new(request.include_usage);
+    respond(caller, request, &body.bytes, Box::new(writer)).await
 }
 
 /// Chat with a context
@@ -88,36 +126,69 @@ pub(super) async fn chat_completions(
     )
 )]
 pub(super) async fn context_chat_completions(
-    State(app): State<Arc<App>>,
-    Extension(principal): Extension<Principal>,
-    Extension(trail): Extension<Trail>,
-    Extension(deadline): Extension<Deadline>,
-    headers: HeaderMap,
+    caller: Caller,
     body: JsonBody,
 ) -> Result<Response, Failure> {
     let request = body.decode(openai::decode_request)?;
     if request.context_id.is_none() {
         return Err(ApiError::missing("context_id").into());
     }
-    let caller = Caller {
-        app,
-        principal,
-        trail,
-        deadline,
+    let writer = openai::Writer::new(request.include_usage);
+    respond(caller, request, &body.bytes, Box::new(writer)).await
+}
+
+/// Answers a chat of any surface. `body` is the request as it came: two are the same if their bytes are.
+pub(super) async fn respond(
+    caller: Caller,
+    request: ChatRequest,
+    body: &Bytes,
+    writer: Box<dyn AnswerWriter>,
+) -> Result<Response, Failure> {
+    Ok(Box::pin(answer(caller, request, body, writer)).await?)
+}
+
+/// How many tokens the prompt of `request` has, by the engine's or the catalog's count, its context included.
+pub(super) async fn count_tokens(caller: &Caller, request: &ChatRequest) -> Result<u64, ApiError> {
+    let app = &caller.app;
+    let project = &caller.principal.project;
+    let held = match &request.context_id {
+        Some(id) => Some(app.contexts.get(project, id).await?),
+        None => None,
     };
-    Ok(Box::pin(answer(caller, request, &headers, &body.bytes)).await?)
+    let model = match (&request.model, &held) {
+        (Some(name), _) => app.models.resolve(name)?,
+        (None, Some(context)) => app.models.resolve(&context.model)?,
+        (None, None) => return Err(ApiError::missing("model")),
+    };
+    caller.note_model(&model.entry.name);
+    let prefix = model
+        .backend
+        .prepare(PrefixContent {
+            project: project.clone(),
+            initial: request.messages.clone(),
+            history: Vec::new(),
+            previous_history: 0,
+            tools: request.tools.clone(),
+            tool_choice: request.tool_choice.clone(),
+            rendered_at: app.now(),
+        })
+        .await?;
+    Ok(prefix.tokens + held.map_or(0, |context| context.prefix_tokens))
 }
 
 async fn answer(
     caller: Caller,
     request: ChatRequest,
-    headers: &HeaderMap,
     body: &Bytes,
+    mut writer: Box<dyn AnswerWriter>,
 ) -> Result<Response, ApiError> {
     let is_stream = request.stream;
-    let include_usage = request.include_usage;
     let fingerprint = match &request.context_id {
-        Some(id) => Some(Fingerprint::new(id, idempotency_key(headers)?, body)),
+        Some(id) => Some(Fingerprint::new(
+            id,
+            idempotency_key(&caller.headers)?,
+            body,
+        )),
         None => None,
     };
     let delivery = Arc::new(Delivery::default());
@@ -126,64 +197,94 @@ async fn answer(
 
     let begun = turn::begin(caller, request, fingerprint, delivery).await?;
     let mut response = match begun {
-        Begun::Repeated(lost) if is_stream => repeated_stream(&lost, include_usage),
-        Begun::Repeated(lost) => whole(&lost),
-        Begun::Running(turn) if is_stream => stream_of(turn, include_usage),
+        Begun::Repeated(lost) if is_stream => repeated_stream(&lost, writer),
+        Begun::Repeated(lost) => whole(&lost, &mut *writer),
+        Begun::Running(turn) if is_stream => stream_of(turn, writer),
         Begun::Running(mut turn) => {
-            let response = turn.collect().await?;
-            whole(&response)
+            let collected = turn.collect().await?;
+            match turn.take_wire() {
+                Some(wire) => {
+                    let mut response = reply::json(wire);
+                    add_receipt(&mut response, collected.receipt.as_ref());
+                    response
+                }
+                None => whole(&collected, &mut *writer),
+            }
         }
     };
     response.extensions_mut().insert(guard);
     Ok(response)
 }
 
-fn whole(response: &ChatResponse) -> Response {
-    let mut http = reply::json(openai::encode_response(response));
+fn whole(response: &ChatResponse, writer: &mut dyn AnswerWriter) -> Response {
+    let mut http = reply::json(writer.whole(response));
     add_receipt(&mut http, response.receipt.as_ref());
     http
 }
 
-/// A running turn as server-sent events. Dropping the body cancels the turn.
-fn stream_of(turn: Box<RunningTurn>, include_usage: bool) -> Response {
-    let encoder = StreamEncoder::new(turn.head().clone(), include_usage);
+/// A running turn as a stream. Dropping the body cancels the turn.
+fn stream_of(turn: Box<RunningTurn>, mut writer: Box<dyn AnswerWriter>) -> Response {
     let receipt = turn.receipt().cloned();
+    let is_wire = turn.is_wire();
+    let stream_type = writer.stream_type();
+    let head = if is_wire {
+        Bytes::new()
+    } else {
+        writer.begin(turn.head(), &turn.usage_so_far())
+    };
     let chunks = stream::unfold(
-        (turn, encoder, false),
-        |(mut turn, mut encoder, is_over)| async move {
+        (turn, writer, head, false),
+        move |(mut turn, mut writer, head, is_over)| async move {
+            if !head.is_empty() {
+                return Some((
+                    Ok::<_, Infallible>(head),
+                    (turn, writer, Bytes::new(), is_over),
+                ));
+            }
             if is_over {
                 return None;
             }
             loop {
                 let (bytes, is_over) = match turn.next().await {
-                    Step::Event(event) => (encoder.event(&event), false),
-                    Step::Quiet => (sse::Encoder::comment("still here"), false),
-                    Step::Failed(error) => (encoder.error(&error), true),
-                    Step::Over => (encoder.end(), true),
+                    Step::Event(ChatEvent::Wire(bytes)) => (bytes, false),
+                    Step::Event(_) if is_wire => (Bytes::new(), false),
+                    Step::Event(event) => (writer.event(&event), false),
+                    // An upstream that is quiet keeps its own clients' connections open.
+                    Step::Quiet if is_wire => (Bytes::new(), false),
+                    Step::Quiet => (writer.keep_alive(), false),
+                    Step::Failed(error) => (writer.error(&error), true),
+                    Step::Over if is_wire => return None,
+                    Step::Over => (writer.end(), true),
                 };
                 if !bytes.is_empty() {
-                    return Some((Ok::<_, Infallible>(bytes), (turn, encoder, is_over)));
+                    return Some((Ok(bytes), (turn, writer, Bytes::new(), is_over)));
+                }
+                if is_over {
+                    return None;
                 }
             }
         },
     );
-    event_stream(Body::from_stream(chunks), receipt.as_ref())
+    event_stream(Body::from_stream(chunks), stream_type, receipt.as_ref())
 }
 
 /// An answer that was given before, as a stream.
-fn repeated_stream(response: &ChatResponse, include_usage: bool) -> Response {
+fn repeated_stream(response: &ChatResponse, mut writer: Box<dyn AnswerWriter>) -> Response {
     let head = ChatHead {
         id: response.id.clone(),
         created: response.created,
         model: response.model.clone(),
     };
-    let mut encoder = StreamEncoder::new(head, include_usage);
-    let mut bytes = Vec::new();
+    let mut bytes = writer.begin(&head, &response.usage).to_vec();
     for event in events_of(response) {
-        bytes.extend_from_slice(&encoder.event(&event));
+        bytes.extend_from_slice(&writer.event(&event));
     }
-    bytes.extend_from_slice(&encoder.end());
-    event_stream(Body::from(bytes), response.receipt.as_ref())
+    bytes.extend_from_slice(&writer.end());
+    event_stream(
+        Body::from(bytes),
+        writer.stream_type(),
+        response.receipt.as_ref(),
+    )
 }
 
 fn events_of(response: &ChatResponse) -> Vec<ChatEvent> {
@@ -198,10 +299,18 @@ fn events_of(response: &ChatResponse) -> Vec<ChatEvent> {
         if let Some(text) = &choice.message.reasoning {
             delta(Delta::Reasoning { text: text.clone() });
         }
+        if let Some(signature) = &choice.message.reasoning_signature {
+            delta(Delta::ReasoningSignature {
+                signature: signature.clone(),
+            });
+        }
         let text = choice.message.joined_text();
         let logprobs = choice.logprobs.clone().unwrap_or_default();
         if !text.is_empty() || !logprobs.is_empty() {
             delta(Delta::Text { text, logprobs });
+        }
+        if let Some(text) = &choice.message.refusal {
+            delta(Delta::Refusal { text: text.clone() });
         }
         for (index, call) in (0..).zip(&choice.message.tool_calls) {
             delta(Delta::ToolCallStart {
@@ -213,6 +322,9 @@ fn events_of(response: &ChatResponse) -> Vec<ChatEvent> {
                 index,
                 fragment: call.arguments.clone(),
             });
+        }
+        if let Some(text) = &choice.stop_sequence {
+            delta(Delta::StopSequence { text: text.clone() });
         }
         events.push(ChatEvent::Finish {
             choice: choice.index,
@@ -226,10 +338,10 @@ fn events_of(response: &ChatResponse) -> Vec<ChatEvent> {
     events
 }
 
-fn event_stream(body: Body, receipt: Option<&Receipt>) -> Response {
+fn event_stream(body: Body, stream_type: &'static str, receipt: Option<&Receipt>) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(stream_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     // Proxies that collect answers before they pass them on would undo the stream.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));

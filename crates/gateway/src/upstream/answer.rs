@@ -4,11 +4,14 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
 use holdfast_protocol::chat::{ChatEvent, Delta};
 use holdfast_protocol::context::Context;
-use holdfast_protocol::provider::{Caching, UpstreamDialectName};
-use holdfast_protocol::upstream::{AnswerDecoder, AnswerEnd, AnswerEvent, Failure};
+use holdfast_protocol::provider::{Caching, ModelRules, UpstreamDialectName};
+use holdfast_protocol::upstream::{
+    AnswerDecoder, AnswerEnd, AnswerEvent, Failure, UpstreamDialect,
+};
 use holdfast_protocol::usage::{BilledUsage, CacheStatus, CacheWrites, Money, Source};
 use holdfast_protocol::{ApiError, Receipt};
 use holdfast_store::{Account, AccountChange, HandleRecord};
@@ -23,6 +26,9 @@ use super::{Shared, Target};
 /// A hit reads at least this share of what the context began with. Less is what all prompts of a model share, such as the
 /// first words of its chat template.
 const HIT_SHARE: u64 = 8;
+
+/// Longest answer that is not streamed, bytes.
+const WHOLE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// What was sent, as far as the receipt depends on it.
 #[derive(Debug, Clone)]
@@ -78,11 +84,58 @@ impl<'a> Facts<'a> {
     }
 }
 
+/// What goes on to the client.
+enum Item {
+    Event(AnswerEvent),
+    Wire(Bytes),
+}
+
+/// Collects an answer that is not streamed, for what it says of itself.
+struct WholeDecoder {
+    dialect: &'static dyn UpstreamDialect,
+    rules: ModelRules,
+    body: Vec<u8>,
+}
+
+impl AnswerDecoder for WholeDecoder {
+    fn push(&mut self, bytes: &[u8]) -> Vec<Result<AnswerEvent, Failure>> {
+        if self.body.len() + bytes.len() > WHOLE_BYTES_MAX {
+            return vec![Err(Failure::malformed())];
+        }
+        self.body.extend_from_slice(bytes);
+        Vec::new()
+    }
+
+    fn finish(&mut self) -> Vec<Result<AnswerEvent, Failure>> {
+        let end = self.dialect.decode_whole(&self.body, &self.rules);
+        vec![end.map(AnswerEvent::Done)]
+    }
+
+    fn usage_so_far(&self) -> Option<BilledUsage> {
+        None
+    }
+}
+
+/// A decoder for the whole answer to a client's own request.
+pub(super) fn whole_decoder(
+    dialect: &'static dyn UpstreamDialect,
+    rules: ModelRules,
+) -> Box<dyn AnswerDecoder> {
+    Box::new(WholeDecoder {
+        dialect,
+        rules,
+        body: Vec::new(),
+    })
+}
+
 /// An answer under way. Dropped before its end, it is settled by estimate.
 pub(super) struct Running {
     reply: Reply,
     decoder: Box<dyn AnswerDecoder>,
-    queue: VecDeque<Result<AnswerEvent, Failure>>,
+    queue: VecDeque<Result<Item, Failure>>,
+    /// For a client of the upstream's dialect: what came and has not gone on yet. Held back up to the first event, so
+    /// that a failure before it has done nothing that the client could have seen.
+    wire: Option<BytesMut>,
     settlement: Option<Settlement>,
     output_estimate: u64,
     is_at_end: bool,
@@ -101,12 +154,20 @@ impl Running {
             reply,
             decoder,
             queue: VecDeque::new(),
+            wire: None,
             settlement: None,
             output_estimate: 0,
             is_at_end: false,
             total_until: tokio::time::Instant::now() + total,
             _permit: permit,
         }
+    }
+
+    /// Passes on what the upstream sends, byte for byte.
+    #[must_use]
+    pub(super) fn passing_on(mut self) -> Self {
+        self.wire = Some(BytesMut::new());
+        self
     }
 
     /// Waits for the first event. A failure before it has done nothing that the client could have seen.
@@ -127,6 +188,9 @@ impl Running {
         self.reply = reply;
         self.decoder = decoder;
         self.queue.clear();
+        if let Some(wire) = &mut self.wire {
+            wire.clear();
+        }
         self.is_at_end = false;
     }
 
@@ -153,7 +217,8 @@ impl Running {
     async fn next(&mut self) -> Result<ChatEvent, ApiError> {
         self.fill().await;
         match self.queue.pop_front() {
-            Some(Ok(AnswerEvent::Delta { choice, delta })) => {
+            Some(Ok(Item::Wire(bytes))) => Ok(ChatEvent::Wire(bytes)),
+            Some(Ok(Item::Event(AnswerEvent::Delta { choice, delta }))) => {
                 self.output_estimate += match &delta {
                     Delta::Text { text, .. }
                     | Delta::Reasoning { text }
@@ -164,10 +229,10 @@ impl Running {
                 };
                 Ok(ChatEvent::Delta { choice, delta })
             }
-            Some(Ok(AnswerEvent::Finish { choice, reason })) => {
+            Some(Ok(Item::Event(AnswerEvent::Finish { choice, reason }))) => {
                 Ok(ChatEvent::Finish { choice, reason })
             }
-            Some(Ok(AnswerEvent::Done(end))) => match self.settlement.take() {
+            Some(Ok(Item::Event(AnswerEvent::Done(end)))) => match self.settlement.take() {
                 Some(settlement) => {
                     settlement.target.upstream.breaker.succeeded();
                     Ok(settlement.done(end, self.output_estimate))
@@ -191,10 +256,17 @@ impl Running {
                     ))
                 });
             match chunk {
-                Ok(Some(bytes)) => self.queue.extend(self.decoder.push(&bytes)),
+                Ok(Some(bytes)) => {
+                    let events = self.decoder.push(&bytes);
+                    if let Some(wire) = &mut self.wire {
+                        wire.extend_from_slice(&bytes);
+                    }
+                    self.take(events);
+                }
                 Ok(None) => {
                     self.is_at_end = true;
-                    self.queue.extend(self.decoder.finish());
+                    let events = self.decoder.finish();
+                    self.take(events);
                 }
                 Err(failure) => {
                     self.is_at_end = true;
@@ -202,6 +274,22 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Queues events, and before them the bytes that they are in.
+    fn take(&mut self, events: Vec<Result<AnswerEvent, Failure>>) {
+        let is_good = events.iter().all(Result::is_ok);
+        let has_begun = self.settlement.is_some() || !events.is_empty();
+        if let Some(wire) = &mut self.wire
+            && is_good
+            && has_begun
+            && !wire.is_empty()
+        {
+            let bytes = wire.split().freeze();
+            self.queue.push_back(Ok(Item::Wire(bytes)));
+        }
+        self.queue
+            .extend(events.into_iter().map(|event| event.map(Item::Event)));
     }
 
     fn fail(&mut self, failure: &Failure) -> ApiError {

@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use holdfast_protocol::chat::Message;
+use holdfast_protocol::chat::{Message, Original};
 use holdfast_protocol::context::{Context, OnTooSmall, Warm};
 use holdfast_protocol::provider::Caching;
-use holdfast_protocol::upstream::{ChatCall, Failure, FailureKind};
-use holdfast_protocol::{ApiError, ContextId, ErrorKind};
+use holdfast_protocol::upstream::{ChatCall, Failure, FailureKind, OriginalCall};
+use holdfast_protocol::{ApiError, ContextId, ErrorKind, Usage};
 use rand::RngExt;
 
-use super::answer::{Running, Settlement};
+use super::answer::{Running, Settlement, whole_decoder};
 use super::breaker::Gate;
 use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
@@ -120,13 +120,26 @@ impl RouteBackend {
         let started = Instant::now();
         let started_at = (self.shared.clock)();
         let mut has_rebuilt = false;
+        let original = own_words(target, work);
         let mut running = loop {
-            let call = self.call(target, work, &plan)?;
+            let call = match original {
+                Some(original) => self.original_call(target, work, &plan, original)?,
+                None => self.call(target, work, &plan)?,
+            };
             let failure = match self.send(target, call).await {
                 Ok(reply) => {
-                    let decoder = target.dialect.decoder(&target.rules_for(plan.tier_seconds));
+                    let rules = target.rules_for(plan.tier_seconds);
                     let total = target.upstream.transport.timeouts().total;
-                    break Running::new(reply, decoder, total, permit);
+                    let is_whole = original.is_some() && !work.composed.request.stream;
+                    let decoder = match is_whole {
+                        true => whole_decoder(target.dialect, rules.into_owned()),
+                        false => target.dialect.decoder(&rules),
+                    };
+                    let running = Running::new(reply, decoder, total, permit);
+                    break match original {
+                        Some(_) => running.passing_on(),
+                        None => running,
+                    };
                 }
                 Err(failure) => failure,
             };
@@ -182,12 +195,45 @@ impl RouteBackend {
             history_seconds,
             chain_expires_at,
         };
-        let receipt = settlement.first_receipt(running.usage_so_far());
+        let usage = running.usage_so_far();
+        let receipt = settlement.first_receipt(usage);
         running.begin(settlement);
         Ok(Answer {
             receipt,
+            usage: usage.map_or_else(
+                || Usage {
+                    input_tokens: input_estimate(work),
+                    ..Usage::default()
+                },
+                |usage| usage.to_usage(),
+            ),
+            is_wire: original.is_some(),
             events: running.events().boxed(),
         })
+    }
+
+    /// The client's own request, for an upstream of its dialect.
+    fn original_call(
+        &self,
+        target: &Target,
+        work: &ChatWork,
+        plan: &Plan,
+        original: &Original,
+    ) -> Result<holdfast_protocol::upstream::HttpCall, Refusal> {
+        let line = target
+            .needs_tenant_line()
+            .then(|| self.shared.tenants.line(&work.project));
+        target
+            .dialect
+            .encode_original(&OriginalCall {
+                model: &target.model,
+                body: &original.body,
+                stream: work.composed.request.stream,
+                cache_key: plan.cache_key.as_deref(),
+                tenant_line: line.as_deref(),
+                rules: &target.rules,
+            })
+            .map_err(Refusal::Inexpressible)
     }
 
     fn call(
@@ -481,6 +527,12 @@ fn too_small(tokens: u64, min_tokens: u64) -> ApiError {
         ),
     )
     .with_param("messages")
+}
+
+/// The client's request as it came, if `target` can be given it so.
+fn own_words<'a>(target: &Target, work: &'a ChatWork) -> Option<&'a Original> {
+    let original = work.composed.request.original.as_ref()?;
+    (work.prefix.is_none() && target.dialect.speaks() == Some(original.dialect)).then_some(original)
 }
 
 /// Tokens of the whole prompt, about.

@@ -22,15 +22,18 @@
 
 mod block;
 mod error;
+mod original;
 mod prefix;
 mod request;
 mod stream;
 mod usage;
 
+use crate::chat::ClientDialect;
 use crate::error::ApiError;
 use crate::provider::ModelRules;
 use crate::upstream::{
-    AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, PrefixParts,
+    AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, OriginalCall,
+    PrefixParts,
     UpstreamDialect,
 };
 
@@ -57,6 +60,14 @@ impl UpstreamDialect for AnthropicUpstream {
 
     fn decode_hold(&self, body: &[u8], _rules: &ModelRules) -> Result<Held, Failure> {
         usage::decode_hold(body)
+    }
+
+    fn speaks(&self) -> Option<ClientDialect> {
+        Some(ClientDialect::Anthropic)
+    }
+
+    fn encode_original(&self, call: &OriginalCall<'_>) -> Result<HttpCall, ApiError> {
+        original::encode(call)
     }
 
     fn decoder(&self, _rules: &ModelRules) -> Box<dyn AnswerDecoder> {

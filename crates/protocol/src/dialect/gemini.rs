@@ -20,18 +20,20 @@ mod call_id;
 mod content;
 mod error;
 mod hold;
+mod original;
 mod request;
 mod schema;
 mod stream;
 #[cfg(test)]
 mod tests;
 
+use crate::chat::ClientDialect;
 use crate::dialect::pieces::segment;
 use crate::error::ApiError;
 use crate::provider::ModelRules;
 use crate::upstream::{
-    AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, Method, PrefixParts,
-    UpstreamDialect,
+    AnswerDecoder, AnswerEnd, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, Method,
+    OriginalCall, PrefixParts, UpstreamDialect,
 };
 
 /// Gemini `generateContent` and `cachedContents`.
@@ -70,6 +72,18 @@ impl UpstreamDialect for GeminiUpstream {
             headers: Vec::new(),
             body: Vec::new(),
         })
+    }
+
+    fn speaks(&self) -> Option<ClientDialect> {
+        Some(ClientDialect::Gemini)
+    }
+
+    fn encode_original(&self, call: &OriginalCall<'_>) -> Result<HttpCall, ApiError> {
+        original::encode(call)
+    }
+
+    fn decode_whole(&self, body: &[u8], _rules: &ModelRules) -> Result<AnswerEnd, Failure> {
+        original::decode_whole(body)
     }
 
     fn decoder(&self, _rules: &ModelRules) -> Box<dyn AnswerDecoder> {

@@ -30,7 +30,7 @@ pub use error::encode_error;
 pub use models::{ModelInfo, encode_model, encode_models};
 pub use request::decode_request;
 pub use response::encode_response;
-pub use stream::StreamEncoder;
+pub use stream::{StreamEncoder, Writer};
 pub use upstream::OpenAiUpstream;
 
 use bytes::Bytes;

@@ -31,6 +31,7 @@ mod error;
 mod items;
 mod openai;
 mod options;
+mod original;
 mod stream;
 #[cfg(test)]
 mod tests;

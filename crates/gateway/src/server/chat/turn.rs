@@ -4,18 +4,19 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use futures_util::stream::BoxStream;
 use holdfast_protocol::chat::{ChatEvent, ChatHead, ChatResponse, FinishReason, ToolChoice};
 use holdfast_protocol::collect::ResponseBuilder;
 use holdfast_protocol::compose::{ComposedRequest, check_model, compose};
-use holdfast_protocol::{ApiError, ChatRequest, Message, Receipt, Usage};
+use holdfast_protocol::{ApiError, ChatRequest, ErrorKind, Message, Receipt, Usage};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
-use super::Caller;
+use super::{Caller, FinishedTurn, OnFinish};
 use crate::app::App;
 use crate::backend::{Answer, ChatWork};
 use crate::contexts::OpenContext;
@@ -24,6 +25,9 @@ use crate::routing::Model;
 
 /// After so long without an event a stream gets a comment, so that nothing between here and the client gives up.
 const QUIET: Duration = Duration::from_secs(15);
+
+/// Longest answer that is passed on whole, bytes.
+const WIRE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// A turn that has begun.
 pub(super) enum Begun {
@@ -51,6 +55,10 @@ pub(super) struct RunningTurn {
     model: Arc<Model>,
     head: ChatHead,
     receipt: Option<Receipt>,
+    usage: Usage,
+    is_wire: bool,
+    wire: BytesMut,
+    on_finish: Option<OnFinish>,
     events: BoxStream<'static, Result<ChatEvent, ApiError>>,
     builder: Option<ResponseBuilder>,
     context: Option<TurnContext>,
@@ -79,6 +87,8 @@ pub(super) async fn begin(
         principal,
         trail,
         deadline,
+        on_finish,
+        headers: _,
     } = caller;
     let (model, open) = resolve(&app, &principal.project, &request).await?;
     trail.set_model(&model.entry.name);
@@ -131,6 +141,10 @@ pub(super) async fn begin(
     let answer = admit(&app, &model, open.as_mut(), work).await?;
     Ok(Begun::Running(Box::new(RunningTurn {
         receipt: answer.receipt,
+        usage: answer.usage,
+        is_wire: answer.is_wire,
+        wire: BytesMut::new(),
+        on_finish,
         events: answer.events,
         builder: Some(ResponseBuilder::new(head.clone())),
         context: open.map(|open| TurnContext {
@@ -233,10 +247,35 @@ impl RunningTurn {
         self.receipt.as_ref()
     }
 
+    /// What is known of the counts.
+    pub(super) fn usage_so_far(&self) -> Usage {
+        self.usage
+    }
+
+    /// Whether the answer is the upstream's own bytes.
+    pub(super) fn is_wire(&self) -> bool {
+        self.is_wire
+    }
+
+    /// The upstream's own bytes, once they have been collected.
+    pub(super) fn take_wire(&mut self) -> Option<Bytes> {
+        self.is_wire.then(|| std::mem::take(&mut self.wire).freeze())
+    }
+
     /// The whole answer.
     pub(super) async fn collect(&mut self) -> Result<Arc<ChatResponse>, ApiError> {
         loop {
             match self.next().await {
+                Step::Event(ChatEvent::Wire(bytes)) => {
+                    if self.wire.len() + bytes.len() > WIRE_BYTES_MAX {
+                        self.fail(ApiError::internal());
+                        return Err(ApiError::new(
+                            ErrorKind::BadGateway,
+                            "The model's provider answered with more than the gateway takes.",
+                        ));
+                    }
+                    self.wire.extend_from_slice(&bytes);
+                }
                 Step::Event(_) | Step::Quiet => {}
                 Step::Failed(error) => return Err(error),
                 Step::Over => return self.response.take().ok_or_else(ApiError::internal),
@@ -351,11 +390,21 @@ impl RunningTurn {
         };
         builder.event(&done);
         let response = Arc::new(builder.finish()?);
+        let mut committed = None;
         if let Some((open, turn, recorder)) = commit {
-            self.app
-                .contexts
-                .commit(open, turn, Arc::clone(&response), recorder)
-                .await?;
+            let contexts = &self.app.contexts;
+            committed = Some(
+                contexts
+                    .commit(open, turn, Arc::clone(&response), recorder)
+                    .await?,
+            );
+        }
+        if let Some(run) = self.on_finish.take() {
+            run(FinishedTurn {
+                response: Arc::clone(&response),
+                context: committed,
+            })
+            .await?;
         }
         self.app
             .events

@@ -13,11 +13,11 @@ use crate::error::ApiError;
 use crate::provider::{ModelRules, Prewarm, RequestField};
 use crate::upstream::{ChatCall, EncodedPrefix, HoldCall, HttpCall};
 
-const PATH: &str = "/v1/messages";
-const VERSION_HEADER: (&str, &str) = ("anthropic-version", "2023-06-01");
-const BETA_HEADER: &str = "anthropic-beta";
+pub(super) const PATH: &str = "/v1/messages";
+pub(super) const VERSION_HEADER: (&str, &str) = ("anthropic-version", "2023-06-01");
+pub(super) const BETA_HEADER: &str = "anthropic-beta";
 /// Without it some accounts silently get five minutes where an hour was asked for (facts 2.3).
-const ONE_HOUR_BETA: &str = "extended-cache-ttl-2025-04-11";
+pub(super) const ONE_HOUR_BETA: &str = "extended-cache-ttl-2025-04-11";
 
 /// A request must end with a user message whatever the prefix ends with.
 const SMALLEST_MESSAGE: &[u8] = br#"{"role":"user","content":[{"type":"text","text":"."}]}"#;

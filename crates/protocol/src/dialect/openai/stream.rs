@@ -11,10 +11,60 @@ use super::wire::{
     ChatCompletionChunk, ChunkChoice, ChunkDelta, ContextCacheBody, FunctionCallDelta,
     ToolCallDelta,
 };
-use crate::chat::{ChatEvent, ChatHead, Delta, FinishReason};
+use super::encode_response;
+use crate::chat::{ChatEvent, ChatHead, ChatResponse, Delta, FinishReason};
+use crate::dialect::AnswerWriter;
 use crate::error::ApiError;
 use crate::sse;
 use crate::usage::{Receipt, Usage};
+
+/// Writes one answer as chat completion or as chunks.
+#[derive(Debug)]
+pub struct Writer {
+    include_usage: bool,
+    stream: Option<StreamEncoder>,
+}
+
+impl Writer {
+    /// With `include_usage` a stream's counts come in an extra last chunk.
+    pub fn new(include_usage: bool) -> Self {
+        Writer {
+            include_usage,
+            stream: None,
+        }
+    }
+}
+
+impl AnswerWriter for Writer {
+    fn whole(&mut self, response: &ChatResponse) -> Bytes {
+        encode_response(response)
+    }
+
+    fn begin(&mut self, head: &ChatHead, _usage: &Usage) -> Bytes {
+        self.stream = Some(StreamEncoder::new(head.clone(), self.include_usage));
+        Bytes::new()
+    }
+
+    fn event(&mut self, event: &ChatEvent) -> Bytes {
+        self.stream
+            .as_mut()
+            .map_or_else(Bytes::new, |stream| stream.event(event))
+    }
+
+    fn keep_alive(&mut self) -> Bytes {
+        sse::Encoder::comment("still here")
+    }
+
+    fn error(&mut self, error: &ApiError) -> Bytes {
+        self.stream = None;
+        sse::Encoder::data(&to_json(&error_body(error)))
+    }
+
+    fn end(&mut self) -> Bytes {
+        self.stream = None;
+        sse::Encoder::data(b"[DONE]")
+    }
+}
 
 /// Writes the events of one answer as server-sent events.
 ///

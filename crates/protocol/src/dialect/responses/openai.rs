@@ -6,12 +6,14 @@ use serde_json::{Map, Value};
 use super::items::{Flavour, Marks, history_refused, items, joined, system_item, ttl_word};
 use super::options::{Asked, ToolChoiceOut, extra, tool_choice, tools};
 use super::stream::ResponsesDecoder;
-use super::{PATH, error, usage};
+use super::{PATH, error, original, usage};
+use crate::chat::ClientDialect;
 use crate::dialect::pieces::Body;
 use crate::error::ApiError;
 use crate::provider::{Caching, Marker, ModelRules, Prewarm, RequestField, TierField};
 use crate::upstream::{
-    AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, PrefixParts,
+    AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, OriginalCall,
+    PrefixParts,
     UpstreamDialect,
 };
 
@@ -256,6 +258,14 @@ impl UpstreamDialect for OpenAiResponses {
             usage,
             ..Held::default()
         })
+    }
+
+    fn speaks(&self) -> Option<ClientDialect> {
+        Some(ClientDialect::Responses)
+    }
+
+    fn encode_original(&self, call: &OriginalCall<'_>) -> Result<HttpCall, ApiError> {
+        original::encode(PATH, call)
     }
 
     fn decoder(&self, rules: &ModelRules) -> Box<dyn AnswerDecoder> {
