@@ -1,6 +1,7 @@
 //! What the service is made of: store, models, limits, and the parts that work on them. Built once by `serve` (or by a
 //! test), shared by every request.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,6 +59,8 @@ pub struct ModelEntry {
     pub created: i64,
     /// Length of an answer when the request gives none, tokens; the window bounds it too.
     pub max_output_tokens: u32,
+    /// Whether the gateway keeps contexts of its own accord for what requests begin with.
+    pub auto_context: bool,
     /// When the request gives none, 0..=2; `None` leaves it to the upstream.
     pub temperature: Option<f32>,
     /// When the request gives none, 0..=1; `None` leaves it to the upstream.
@@ -139,6 +142,8 @@ pub struct AppOptions {
     pub share_prefixes: SharePrefixes,
     /// What create reports.
     pub create_total_tokens: CreateTotalTokens,
+    /// Ids of keys with contexts of the gateway's own accord on every model.
+    pub auto_context_keys: HashSet<String>,
     /// Upstreams that routes name.
     pub upstreams: Vec<UpstreamOptions>,
     /// What models cost.
@@ -158,6 +163,7 @@ impl AppOptions {
             limits: Limits::default(),
             share_prefixes: SharePrefixes::default(),
             create_total_tokens: CreateTotalTokens::default(),
+            auto_context_keys: HashSet::new(),
             upstreams: Vec::new(),
             catalog: Arc::new(Catalog::builtin()),
             salt: rand::rng().random(),
@@ -171,6 +177,7 @@ pub struct App {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) limits: Limits,
     pub(crate) create_total_tokens: CreateTotalTokens,
+    pub(crate) auto_context_keys: HashSet<String>,
     pub(crate) models: Arc<Models>,
     pub(crate) authenticator: Authenticator,
     pub(crate) contexts: Arc<Contexts>,
@@ -199,6 +206,7 @@ impl App {
             limits,
             share_prefixes,
             create_total_tokens,
+            auto_context_keys,
             upstreams,
             catalog,
             salt,
@@ -243,6 +251,7 @@ impl App {
             store,
             limits,
             create_total_tokens,
+            auto_context_keys,
             models,
             events,
             clock,

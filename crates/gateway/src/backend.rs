@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use holdfast_engine::Prefix;
-use holdfast_protocol::chat::{ChatEvent, Message, Tool, ToolChoice};
+use holdfast_protocol::chat::{ChatEvent, ClientDialect, Message, Tool, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
 use holdfast_protocol::price::Estimate;
 use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis, Usage};
@@ -125,6 +125,17 @@ pub(crate) struct PrefixEstimate {
     pub(crate) money: Option<(String, Estimate)>,
 }
 
+/// How a backend takes contexts that nobody created by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ImplicitRules {
+    /// Whether a chat may add no message of its own to a context: then a prefix can be a whole prompt.
+    pub(crate) answers_bare: bool,
+    /// Whether a longer prefix costs a copy of all of it, however much of it another copy holds.
+    pub(crate) copies_whole: bool,
+    /// The dialect whose own markers it understands, wherever the request may go.
+    pub(crate) speaks: Option<ClientDialect>,
+}
+
 /// What making a prefix resident took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HeldPrefix {
@@ -210,6 +221,9 @@ pub(crate) trait Backend: Send + Sync {
         ttl_seconds: u32,
         turn: TurnSize,
     ) -> Vec<PrefixEstimate>;
+
+    /// How it takes implicit contexts.
+    fn implicit(&self) -> ImplicitRules;
 
     /// About how many tokens the messages add to a prompt.
     fn estimate_tokens(&self, messages: &[Message]) -> u32;

@@ -106,6 +106,8 @@ pub struct ContextsConfig {
     pub context_tokens_per_project_max: u64,
     /// What happens to a context that is too small for its upstream to cache, when neither of them says.
     pub on_too_small: OnTooSmall,
+    /// Ids of keys with contexts of the gateway's own accord.
+    pub auto_context_keys: Vec<String>,
     /// What replaces the data directory's salt.
     pub salt: Option<Secret>,
 }
@@ -204,6 +206,8 @@ pub struct ModelConfig {
     pub min_context_tokens: u32,
     /// Length of an answer when the request sets none, tokens.
     pub max_output_tokens: u32,
+    /// Whether the gateway keeps contexts of its own accord for what requests begin with.
+    pub auto_context: bool,
     /// Temperature when the request sets none; `None`: the upstream's own.
     pub temperature: Option<f32>,
     /// Nucleus when the request sets none; `None`: the upstream's own.

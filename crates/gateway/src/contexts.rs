@@ -4,6 +4,7 @@
 //! chat costs the same whatever its context's size, and so that open contexts still answer while the store is away.
 
 mod cache;
+mod implicit;
 mod living;
 mod sessions;
 mod sweeper;
@@ -27,6 +28,8 @@ use crate::events::Events;
 use crate::routing::{Model, Models};
 
 use cache::{ContextCache, Loaded};
+pub(crate) use implicit::Attached;
+use implicit::Implicit;
 use living::Living;
 use sessions::IdLocks;
 pub(crate) use turns::OpenContext;
@@ -52,6 +55,8 @@ pub(crate) struct Contexts {
     living: Arc<Living>,
     sessions: Arc<IdLocks>,
     loading: Arc<IdLocks>,
+    making: Arc<IdLocks>,
+    implicit: Implicit,
 }
 
 /// A new context and how much of its prefix was there before.
@@ -88,6 +93,8 @@ impl Contexts {
             living,
             sessions: Arc::default(),
             loading: Arc::default(),
+            making: Arc::default(),
+            implicit: Implicit::default(),
         }
     }
 
@@ -97,6 +104,7 @@ impl Contexts {
         for context in &contexts {
             self.living
                 .insert(&context.project, &context.id, context.prefix_tokens);
+            self.implicit.insert(context);
         }
         // Models may share an engine, so each is told of all; a name that an engine does not know does no harm.
         let pins: HashSet<String> = contexts
@@ -300,7 +308,12 @@ impl Contexts {
         if reserve().is_err() {
             // Expired contexts that the sweeper has not met yet must not stand in the way.
             self.sweep().await.map_err(store_error)?;
-            reserve()?;
+            // Then those that nobody asked for by name go, the longest unused first.
+            while let Err(error) = reserve() {
+                if !self.evict_oldest(&context.project).await {
+                    return Err(error);
+                }
+            }
         }
         Ok(CreateGuard {
             model: Arc::clone(model),
@@ -413,6 +426,7 @@ impl Contexts {
     fn forget(&self, context: &Context) {
         // First, so that `settle_removed` on another task sees it and undoes what it has just put back.
         self.living.remove(&context.id);
+        self.implicit.remove(context);
         self.cache().remove(&context.id);
         if let Ok(model) = self.models.resolve(&context.model) {
             model.backend.release(&context.id);

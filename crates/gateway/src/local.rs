@@ -20,8 +20,8 @@ use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, Usage}
 
 use crate::app::SharePrefixes;
 use crate::backend::{
-    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, PrefixContent, PrefixEstimate, PrefixState,
-    PreparedPrefix, TurnSize,
+    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
+    PrefixEstimate, PrefixState, PreparedPrefix, TurnSize,
 };
 
 /// The namespace of all projects when prefixes are shared. No project can be called so: it has a space.
@@ -193,6 +193,13 @@ impl Backend for LocalBackend {
             reason: None,
             money: None,
         }]
+    }
+
+    fn implicit(&self) -> ImplicitRules {
+        ImplicitRules {
+            answers_bare: true,
+            ..ImplicitRules::default()
+        }
     }
 
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {
@@ -376,6 +383,7 @@ fn receipt(
         first_token_ms: Some(first_token_ms),
         upstream: None,
         money: None,
+        origin: None,
     };
     // Without a part that the engine could keep there is nothing stable either.
     if !prefix_stable || used.is_none() {

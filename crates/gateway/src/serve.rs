@@ -547,6 +547,7 @@ fn model_entry(
         owned_by: owned_by.into(),
         created,
         max_output_tokens: model.max_output_tokens,
+        auto_context: model.auto_context,
         temperature: model.temperature,
         top_p: model.top_p,
     })
@@ -581,6 +582,7 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
             CreateTotalTokens::Sum => crate::app::CreateTotalTokens::Sum,
             CreateTotalTokens::Zero => crate::app::CreateTotalTokens::Zero,
         },
+        auto_context_keys: config.contexts.auto_context_keys.iter().cloned().collect(),
         upstreams: config.upstreams.clone(),
         catalog: Arc::clone(&config.catalog),
         salt,

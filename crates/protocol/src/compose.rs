@@ -68,7 +68,12 @@ pub fn compose(
     window_tokens: u32,
     reserve_tokens: u32,
 ) -> Result<ComposedRequest, ApiError> {
-    check_messages(&request.messages)?;
+    // An implicit context may be the whole of a request that asked something.
+    let is_whole = request.messages.is_empty()
+        && context.is_some_and(|(context, _)| context.implicit.is_some());
+    if !is_whole {
+        check_messages(&request.messages)?;
+    }
     let new = std::mem::take(&mut request.messages);
     let Some((context, content)) = context else {
         let tools = request.tools.clone();

@@ -261,6 +261,10 @@ pub struct Context {
     pub version: u64,
     /// The context this one was forked from, and after which of its turns.
     pub forked_from: Option<(ContextId, u32)>,
+    /// Of a context that nobody created by name, but a marker in a request or the gateway itself: the digest of what it
+    /// holds, by which the next request finds it. Such contexts can be used by id but are not listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub implicit: Option<String>,
 }
 
 /// A remembered message and its size.

@@ -162,6 +162,31 @@ pub struct Receipt {
     pub upstream: Option<String>,
     /// What it cost and saved; `None` where no price is known, and on the embedded engine.
     pub money: Option<Money>,
+    /// What brought the context about; `None`: a client created it by name.
+    pub origin: Option<Origin>,
+}
+
+/// What brings about a context that no client created by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Origin {
+    /// A marker in the request (`cache_control`, `prompt_cache_breakpoint`).
+    Marker,
+    /// The request's cache key.
+    Key,
+    /// The gateway, because requests begin alike (`auto_context`).
+    Automatic,
+}
+
+impl Origin {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Origin::Marker => "marker",
+            Origin::Key => "key",
+            Origin::Automatic => "automatic",
+        }
+    }
 }
 
 impl Receipt {
@@ -175,6 +200,10 @@ impl Receipt {
         if let Some(tier) = self.tier {
             value.push_str("; tier=");
             value.push_str(tier.as_str());
+        }
+        if let Some(origin) = self.origin {
+            value.push_str("; origin=");
+            value.push_str(origin.as_str());
         }
         value
     }

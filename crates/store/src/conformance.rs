@@ -46,6 +46,7 @@ pub async fn contexts(store: &dyn ContextStore) {
     lifetime::ttl_moves_both_ways(store).await;
     lifetime::sweep_removes_the_expired_within_its_limit(store).await;
     listing::pages_are_newest_first_and_complete(store).await;
+    listing::implicit_contexts_are_not_listed(store).await;
     listing::pages_are_stable_under_changes(store).await;
     listing::wrong_cursors_are_unknown(store).await;
     listing::living_spans_projects(store).await;
@@ -114,6 +115,7 @@ pub fn sample_context(project: &str, created_at: UnixMillis) -> Context {
         dropped_messages: 0,
         version: 1,
         forked_from: None,
+        implicit: None,
     }
 }
 

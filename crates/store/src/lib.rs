@@ -105,7 +105,7 @@ pub trait ContextStore: Send + Sync {
         now: UnixMillis,
     ) -> Result<Context, StoreError>;
 
-    /// Living contexts of a project, newest first, `limit` at most (1..=[`LIST_LIMIT_MAX`]; others count as the
+    /// Living contexts of a project that a client created by name, newest first, `limit` at most (1..=[`LIST_LIMIT_MAX`]; others count as the
     /// nearest). `cursor` comes from the page before; contexts created meanwhile do not disturb the paging.
     ///
     /// # Errors

@@ -240,7 +240,7 @@ impl ContextStore for MemoryStore {
         let contexts = older
             .rev()
             .filter_map(|(_, id)| Some(&state.contexts.get(id)?.context))
-            .filter(|context| !context.is_expired(now))
+            .filter(|context| !context.is_expired(now) && context.implicit.is_none())
             .take(limit + 1)
             .cloned()
             .collect();

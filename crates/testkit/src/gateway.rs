@@ -88,6 +88,7 @@ pub struct TestGatewayBuilder {
     engine: EngineOptions,
     state_dir: TempDir,
     max_output_tokens: u32,
+    auto_context: bool,
     upstreams: Vec<UpstreamOptions>,
     routes: Vec<(String, ProfileKind, RouteOptions)>,
     catalog: Catalog,
@@ -114,6 +115,7 @@ impl TestGateway {
             engine,
             state_dir,
             max_output_tokens: 64,
+            auto_context: false,
             upstreams: Vec::new(),
             routes: Vec::new(),
             catalog: Catalog::builtin(),
@@ -154,6 +156,13 @@ impl TestGatewayBuilder {
     pub fn data_dir(mut self, folder: &Path) -> Self {
         self.database = Some(folder.join("holdfast.db"));
         self.engine.state_dir = Some(folder.join("state"));
+        self
+    }
+
+    /// With contexts that the gateway keeps of its own accord, on all models.
+    #[must_use]
+    pub fn auto_context(mut self) -> Self {
+        self.auto_context = true;
         self
     }
 
@@ -254,6 +263,7 @@ impl TestGatewayBuilder {
             engine,
             state_dir,
             max_output_tokens,
+            auto_context,
             upstreams,
             routes,
             catalog,
@@ -275,6 +285,7 @@ impl TestGatewayBuilder {
             owned_by: "holdfast".to_owned(),
             created: 1_795_000_000,
             max_output_tokens,
+            auto_context,
             temperature: Some(1.0),
             top_p: Some(1.0),
         };
@@ -291,6 +302,7 @@ impl TestGatewayBuilder {
             owned_by: "upstream".to_owned(),
             created: 1_795_000_000,
             max_output_tokens,
+            auto_context,
             temperature: None,
             top_p: None,
         }));

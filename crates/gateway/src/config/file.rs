@@ -130,6 +130,9 @@ pub(super) struct Contexts {
     /// context says: `error` (the default: creating it fails) or `replay` (it is sent whole each time, and the receipt
     /// says so).
     pub(super) small_contexts: Option<Located<super::SmallContexts>>,
+    /// Ids of keys for whose requests the gateway keeps contexts of its own accord, on every model (see `auto_context`
+    /// of a model). Default: none.
+    pub(super) auto_context_keys: Option<Located<Vec<Located<String>>>>,
     /// Secret from which the names of tenants and cache keys at upstreams are derived, by reference (`env:NAME` or
     /// `file:PATH`), at least 16 characters. Needed where several servers share upstreams, or else they do not find
     /// each other's caches. Default: a random one, kept in the data directory.
@@ -206,6 +209,9 @@ pub(super) struct ModelTable {
     /// Length of an answer when the request sets none, tokens. Default: 4096; with a `route` the smallest that the catalog
     /// knows of its models, else 4096.
     pub(super) max_output_tokens: Option<Located<u32>>,
+    /// Whether the gateway notices what requests of a project begin with and keeps a context for it while that pays.
+    /// Default: false.
+    pub(super) auto_context: Option<Located<bool>>,
     /// Temperature when the request sets none, 0 to 2. Default: 0.2 for the default model, 1 for others; with a `route`
     /// the upstream's own.
     pub(super) temperature: Option<Located<f32>>,

@@ -255,6 +255,12 @@ fn contexts(file: &Contexts, scope: &Scope<'_>, problems: &mut Problems) -> Cont
             .small_contexts
             .as_ref()
             .map_or(OnTooSmall::Error, |word| (*word.get()).into()),
+        auto_context_keys: file
+            .auto_context_keys
+            .iter()
+            .flat_map(|keys| keys.get())
+            .map(|key| key.get().clone())
+            .collect(),
         salt: salt(file, scope, problems),
     }
 }

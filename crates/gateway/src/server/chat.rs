@@ -15,12 +15,11 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
 use futures_util::stream;
 use holdfast_protocol::chat::{ChatEvent, ChatHead, ChatResponse, Delta};
 use holdfast_protocol::dialect::AnswerWriter;
 use holdfast_protocol::dialect::openai::{self, wire};
-use holdfast_protocol::{ApiError, ChatRequest, Context, Receipt};
+use holdfast_protocol::{ApiError, ChatRequest, Receipt};
 
 use self::turn::{Begun, RunningTurn, Step};
 use super::body::JsonBody;
@@ -28,7 +27,6 @@ use super::observe::{Deadline, Trail};
 use super::reply::{self, Failure};
 use crate::app::App;
 use crate::auth::Principal;
-use crate::backend::PrefixContent;
 use crate::idempotency::{Delivery, DeliveryGuard, Fingerprint};
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -41,31 +39,6 @@ pub(super) struct Caller {
     pub(super) headers: HeaderMap,
     trail: Trail,
     deadline: Deadline,
-    on_finish: Option<OnFinish>,
-}
-
-/// A turn that has ended well and, in a session, has been committed.
-pub(super) struct FinishedTurn {
-    /// The answer.
-    pub(super) response: Arc<ChatResponse>,
-    /// The session as it is now; `None` where nothing was committed.
-    pub(super) context: Option<Context>,
-}
-
-/// Runs when a turn has been committed and before the client sees its end.
-pub(super) type OnFinish =
-    Box<dyn FnOnce(FinishedTurn) -> BoxFuture<'static, Result<(), ApiError>> + Send>;
-
-impl Caller {
-    /// Has something done when the turn has ended well; a failure of it is the turn's failure for the client.
-    pub(super) fn on_finish(&mut self, run: OnFinish) {
-        self.on_finish = Some(run);
-    }
-
-    /// Notes the model for the log.
-    pub(super) fn note_model(&self, name: &str) {
-        self.trail.set_model(name);
-    }
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -85,7 +58,6 @@ impl FromRequestParts<Arc<App>> for Caller {
             headers: parts.headers.clone(),
             trail: Trail::clone(trail),
             deadline: *deadline,
-            on_finish: None,
         })
     }
 }
@@ -145,35 +117,6 @@ pub(super) async fn respond(
     writer: Box<dyn AnswerWriter>,
 ) -> Result<Response, Failure> {
     Ok(Box::pin(answer(caller, request, body, writer)).await?)
-}
-
-/// How many tokens the prompt of `request` has, by the engine's or the catalog's count, its context included.
-pub(super) async fn count_tokens(caller: &Caller, request: &ChatRequest) -> Result<u64, ApiError> {
-    let app = &caller.app;
-    let project = &caller.principal.project;
-    let held = match &request.context_id {
-        Some(id) => Some(app.contexts.get(project, id).await?),
-        None => None,
-    };
-    let model = match (&request.model, &held) {
-        (Some(name), _) => app.models.resolve(name)?,
-        (None, Some(context)) => app.models.resolve(&context.model)?,
-        (None, None) => return Err(ApiError::missing("model")),
-    };
-    caller.note_model(&model.entry.name);
-    let prefix = model
-        .backend
-        .prepare(PrefixContent {
-            project: project.clone(),
-            initial: request.messages.clone(),
-            history: Vec::new(),
-            previous_history: 0,
-            tools: request.tools.clone(),
-            tool_choice: request.tool_choice.clone(),
-            rendered_at: app.now(),
-        })
-        .await?;
-    Ok(prefix.tokens + held.map_or(0, |context| context.prefix_tokens))
 }
 
 async fn answer(

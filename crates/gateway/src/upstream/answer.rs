@@ -543,6 +543,7 @@ impl Settlement {
             first_token_ms: self.first_token_ms,
             upstream: Some(self.target.name().to_owned()),
             money: None,
+            origin: None,
         }
     }
 

@@ -30,8 +30,8 @@ use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
 use super::{Shared, Target};
 use crate::backend::{
-    Answer, Backend, ChatWork, HeldPrefix, PrefixContent, PrefixEstimate, PrefixState,
-    PreparedPrefix, TurnSize,
+    Answer, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent, PrefixEstimate,
+    PrefixState, PreparedPrefix, TurnSize,
 };
 use plan::Plan;
 
@@ -440,6 +440,19 @@ impl Backend for RouteBackend {
             .iter()
             .map(|target| estimates::of(&self.shared, target, prefix, ttl_seconds, turn))
             .collect()
+    }
+
+    fn implicit(&self) -> ImplicitRules {
+        let mut spoken = self.targets.iter().map(|target| target.dialect.speaks());
+        let first = spoken.next().flatten();
+        ImplicitRules {
+            answers_bare: false,
+            copies_whole: self
+                .targets
+                .iter()
+                .any(|target| target.rules.cache.caching == Caching::Handle),
+            speaks: first.filter(|_| spoken.all(|other| other == first)),
+        }
     }
 
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {

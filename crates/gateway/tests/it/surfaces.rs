@@ -1,10 +1,6 @@
 //! The same contexts under `/v1` and `/api/v3`, and the model list.
 
-mod anthropic;
-mod gemini;
 mod implicit;
-mod openai;
-mod responses;
 
 use holdfast_testkit::TestGateway;
 use serde_json::json;

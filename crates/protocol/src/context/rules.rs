@@ -155,6 +155,7 @@ impl Context {
             dropped_messages: 0,
             version: 1,
             forked_from: None,
+            implicit: None,
         })
     }
 
@@ -228,6 +229,7 @@ impl Context {
             dropped_messages: u32::try_from(dropped).unwrap_or(u32::MAX),
             version: 1,
             forked_from: Some((self.id.clone(), at_turn)),
+            implicit: None,
             ..self.clone()
         })
     }

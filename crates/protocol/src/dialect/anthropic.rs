@@ -33,8 +33,7 @@ use crate::error::ApiError;
 use crate::provider::ModelRules;
 use crate::upstream::{
     AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, OriginalCall,
-    PrefixParts,
-    UpstreamDialect,
+    PrefixParts, UpstreamDialect,
 };
 
 /// Anthropic Messages.

@@ -21,6 +21,21 @@ fn ids(contexts: &[Context]) -> Vec<&ContextId> {
     contexts.iter().map(|context| &context.id).collect()
 }
 
+/// A context that nobody created by name is there for those who know its id, and on no page.
+pub async fn implicit_contexts_are_not_listed(store: &dyn ContextStore) {
+    let context = Context {
+        implicit: Some("digest".to_owned()),
+        ..sample_context("implicit", NOW)
+    };
+    insert(store, &context).await;
+    let page = store.list("implicit", None, 10, NOW).await.expect("listed");
+    assert!(page.contexts.is_empty());
+    let stored = store.get("implicit", &context.id, NOW).await;
+    assert_eq!(stored.expect("stored"), context);
+    let living = store.living(NOW, u32::MAX).await.expect("listed");
+    assert!(living.contains(&context));
+}
+
 /// Pages of any size give every living context once, newest first; the last page, and it alone, has no cursor.
 pub async fn pages_are_newest_first_and_complete(store: &dyn ContextStore) {
     let contexts = insert_nine(store, "pages").await;

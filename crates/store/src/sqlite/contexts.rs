@@ -163,7 +163,7 @@ impl ContextStore for SqliteStore {
             "SELECT ",
             context_columns!(),
             " FROM contexts WHERE project = ? AND (created_at, id) < (?, ?) AND expires_at > ? \
-             ORDER BY created_at DESC, id DESC LIMIT ?"
+             AND implicit IS NULL ORDER BY created_at DESC, id DESC LIMIT ?"
         ))
         .bind(project)
         .bind(created_at)

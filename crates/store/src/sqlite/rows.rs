@@ -15,7 +15,7 @@ macro_rules! context_columns {
     () => {
         "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
          prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
-         requested_model, truncation, tool_choice, display_name, metadata, tools, policy"
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit"
     };
 }
 pub(super) use context_columns;
@@ -37,7 +37,7 @@ pub(super) fn insert_context(
     Ok(sqlx::query(concat!(
         "INSERT INTO contexts (",
         context_columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
+        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
     ))
     .bind(context.id.to_string())
     .bind(context.project.clone())
@@ -61,7 +61,8 @@ pub(super) fn insert_context(
     .bind(context.display_name.clone())
     .bind(json("metadata", serde_json::to_string(&context.metadata))?)
     .bind(json("tools", serde_json::to_string(&context.tools))?)
-    .bind(json("policy", serde_json::to_string(&context.policy))?))
+    .bind(json("policy", serde_json::to_string(&context.policy))?)
+    .bind(context.implicit.clone()))
 }
 
 pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
@@ -96,6 +97,7 @@ pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
         dropped_messages: row.try_get("dropped_messages").map_err(failure)?,
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
+        implicit: text(row, "implicit")?.map(str::to_owned),
     })
 }
 

@@ -308,6 +308,10 @@ fn model(
             defaults.max_output_tokens.unwrap_or(OUTPUT_TOKENS),
             problems,
         ),
+        auto_context: table
+            .auto_context
+            .as_ref()
+            .is_some_and(|value| *value.get()),
         temperature: optional(&table.temperature, "temperature", 0.0..=2.0, problems)
             .or(defaults.temperature),
         top_p: optional(&table.top_p, "top_p", 0.0..=1.0, problems).or(defaults.top_p),

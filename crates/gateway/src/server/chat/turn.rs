@@ -16,10 +16,11 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
-use super::{Caller, FinishedTurn, OnFinish};
+use super::Caller;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::backend::{Answer, ChatWork};
-use crate::contexts::OpenContext;
+use crate::contexts::{Attached, OpenContext};
 use crate::idempotency::{Delivery, Fingerprint, Recorder};
 use crate::routing::Model;
 
@@ -56,9 +57,9 @@ pub(super) struct RunningTurn {
     head: ChatHead,
     receipt: Option<Receipt>,
     usage: Usage,
+    attached: Option<Attached>,
     is_wire: bool,
     wire: BytesMut,
-    on_finish: Option<OnFinish>,
     events: BoxStream<'static, Result<ChatEvent, ApiError>>,
     builder: Option<ResponseBuilder>,
     context: Option<TurnContext>,
@@ -87,9 +88,10 @@ pub(super) async fn begin(
         principal,
         trail,
         deadline,
-        on_finish,
         headers: _,
     } = caller;
+    let mut request = request;
+    let attached = attach(&app, &principal, &mut request).await?;
     let (model, open) = resolve(&app, &principal.project, &request).await?;
     trail.set_model(&model.entry.name);
 
@@ -106,7 +108,6 @@ pub(super) async fn begin(
 
     let max_tokens_given = request.max_tokens.is_some();
     let max_tokens = request.max_tokens.unwrap_or(model.entry.max_output_tokens);
-    let mut request = request;
     let sampling = &mut request.sampling;
     sampling.temperature = sampling.temperature.or(model.entry.temperature);
     sampling.top_p = sampling.top_p.or(model.entry.top_p);
@@ -138,13 +139,16 @@ pub(super) async fn begin(
     };
 
     let mut open = open;
-    let answer = admit(&app, &model, open.as_mut(), work).await?;
+    let mut answer = admit(&app, &model, open.as_mut(), work).await?;
+    if let Some(attached) = &attached {
+        attached.settle(&mut answer.usage, answer.receipt.as_mut());
+    }
     Ok(Begun::Running(Box::new(RunningTurn {
         receipt: answer.receipt,
         usage: answer.usage,
+        attached,
         is_wire: answer.is_wire,
         wire: BytesMut::new(),
-        on_finish,
         events: answer.events,
         builder: Some(ResponseBuilder::new(head.clone())),
         context: open.map(|open| TurnContext {
@@ -160,6 +164,28 @@ pub(super) async fn begin(
         model,
         head,
     })))
+}
+
+/// Moves the beginning of a request that names no context into an implicit one, where that is wanted.
+async fn attach(
+    app: &Arc<App>,
+    principal: &Principal,
+    request: &mut ChatRequest,
+) -> Result<Option<Attached>, ApiError> {
+    let Some(name) = request
+        .model
+        .as_deref()
+        .filter(|_| request.context_id.is_none())
+    else {
+        return Ok(None);
+    };
+    let model = Arc::clone(app.models.resolve(name)?);
+    let is_automatic =
+        model.entry.auto_context || app.auto_context_keys.contains(&principal.key_id);
+    Ok(app
+        .contexts
+        .attach(&principal.project, &model, is_automatic, request)
+        .await)
 }
 
 /// The model and, where one is named, the context.
@@ -259,7 +285,8 @@ impl RunningTurn {
 
     /// The upstream's own bytes, once they have been collected.
     pub(super) fn take_wire(&mut self) -> Option<Bytes> {
-        self.is_wire.then(|| std::mem::take(&mut self.wire).freeze())
+        self.is_wire
+            .then(|| std::mem::take(&mut self.wire).freeze())
     }
 
     /// The whole answer.
@@ -352,6 +379,9 @@ impl RunningTurn {
         mut receipt: Option<Receipt>,
     ) -> Result<ChatEvent, ApiError> {
         let mut builder = self.builder.take().ok_or_else(ApiError::internal)?;
+        if let Some(attached) = &self.attached {
+            attached.settle(&mut usage, receipt.as_mut());
+        }
         let mut commit = None;
         if let Some(TurnContext {
             mut open,
@@ -390,21 +420,11 @@ impl RunningTurn {
         };
         builder.event(&done);
         let response = Arc::new(builder.finish()?);
-        let mut committed = None;
         if let Some((open, turn, recorder)) = commit {
-            let contexts = &self.app.contexts;
-            committed = Some(
-                contexts
-                    .commit(open, turn, Arc::clone(&response), recorder)
-                    .await?,
-            );
-        }
-        if let Some(run) = self.on_finish.take() {
-            run(FinishedTurn {
-                response: Arc::clone(&response),
-                context: committed,
-            })
-            .await?;
+            self.app
+                .contexts
+                .commit(open, turn, Arc::clone(&response), recorder)
+                .await?;
         }
         self.app
             .events

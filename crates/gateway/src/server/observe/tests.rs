@@ -29,6 +29,7 @@ fn app() -> Arc<App> {
         owned_by: "holdfast".into(),
         created: 0,
         max_output_tokens: 16,
+        auto_context: false,
         temperature: Some(1.0),
         top_p: Some(1.0),
     };

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::MESSAGES_MAX;
-use crate::chat::{ContentPart, Message, Role, ToolCall};
+use crate::chat::{CachePoint, ContentPart, Message, Role, ToolCall};
 use crate::dialect::fields::Fields;
 use crate::error::{ApiError, ErrorKind};
 use crate::provider::{Marker, Quirks};
@@ -12,8 +12,47 @@ use crate::provider::{Marker, Quirks};
 const TOOL_CALLS_MAX: usize = 512;
 const PARTS_MAX: usize = 100_000;
 
-/// The field `messages`, at least one.
+/// Where a message has markers: after how many of its parts, and for how long the prefix is kept, seconds.
+type Cuts = Vec<(usize, Option<u32>)>;
+
+/// The field `messages`, at least one. Markers in them mean nothing here: a context is a prefix already.
 pub(super) fn decode_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
+    let messages = decode_all(fields)?;
+    Ok(messages.into_iter().map(|(message, _)| message).collect())
+}
+
+/// The field `messages` with its markers; a user's or system's message with one in its middle becomes two.
+pub(super) fn decode_marked(
+    fields: &mut Fields,
+) -> Result<(Vec<Message>, Vec<CachePoint>), ApiError> {
+    let mut messages = Vec::new();
+    let mut points = Vec::new();
+    for (mut message, cuts) in decode_all(fields)? {
+        let can_split = !matches!(message.role, Role::Assistant | Role::Tool);
+        let mut taken = 0;
+        for (parts, ttl_seconds) in cuts {
+            let is_end = parts - taken == message.content.len();
+            if !is_end && can_split {
+                let rest = message.content.split_off(parts - taken);
+                let head = Message {
+                    content: std::mem::replace(&mut message.content, rest),
+                    ..message.clone()
+                };
+                taken = parts;
+                messages.push(head);
+            }
+            let whole = usize::from(is_end || !can_split);
+            points.push(CachePoint {
+                messages: messages.len() + whole,
+                ttl_seconds,
+            });
+        }
+        messages.push(message);
+    }
+    Ok((messages, points))
+}
+
+fn decode_all(fields: &mut Fields) -> Result<Vec<(Message, Cuts)>, ApiError> {
     let values = fields
         .array("messages", MESSAGES_MAX)?
         .ok_or_else(|| fields.missing("messages"))?;
@@ -30,16 +69,18 @@ pub(super) fn decode_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiEr
         .collect()
 }
 
-fn decode_message(mut fields: Fields) -> Result<Message, ApiError> {
+fn decode_message(mut fields: Fields) -> Result<(Message, Cuts), ApiError> {
     let role = decode_role(&mut fields)?;
     let tool_calls = decode_tool_calls(&mut fields)?;
     if role != Role::Assistant && !tool_calls.is_empty() {
         return Err(fields.invalid("tool_calls", "are for assistant messages only"));
     }
-    let content = decode_content(&mut fields, !tool_calls.is_empty())?;
+    let refusal = fields.string("refusal")?;
+    let says_something = !tool_calls.is_empty() || refusal.is_some();
+    let (content, cuts) = decode_content(&mut fields, says_something)?;
     let tool_call_id = fields.string("tool_call_id")?;
     let reasoning = fields.string("reasoning_content")?;
-    Ok(Message {
+    let message = Message {
         role,
         content,
         name: fields.string("name")?,
@@ -47,8 +88,9 @@ fn decode_message(mut fields: Fields) -> Result<Message, ApiError> {
         tool_call_id: tool_call_id.filter(|_| role == Role::Tool),
         reasoning: reasoning.filter(|_| role == Role::Assistant),
         reasoning_signature: None,
-        refusal: None,
-    })
+        refusal: refusal.filter(|_| role == Role::Assistant),
+    };
+    Ok((message, cuts))
 }
 
 fn decode_role(fields: &mut Fields) -> Result<Role, ApiError> {
@@ -62,30 +104,64 @@ fn decode_role(fields: &mut Fields) -> Result<Role, ApiError> {
     }
 }
 
-/// Beside tool calls, no content and empty content are the same.
-fn decode_content(fields: &mut Fields, has_tool_calls: bool) -> Result<Vec<ContentPart>, ApiError> {
+/// Beside tool calls or a refusal, no content and empty content are the same.
+fn decode_content(
+    fields: &mut Fields,
+    has_tool_calls: bool,
+) -> Result<(Vec<ContentPart>, Cuts), ApiError> {
     let path = fields.path_of("content");
-    match fields.value("content") {
-        None if has_tool_calls => Ok(Vec::new()),
-        None => Err(fields.missing("content")),
-        Some(Value::String(text)) if has_tool_calls && text.is_empty() => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![ContentPart::Text { text }]),
+    let content = match fields.value("content") {
+        None if has_tool_calls => Vec::new(),
+        None => return Err(fields.missing("content")),
+        Some(Value::String(text)) if has_tool_calls && text.is_empty() => Vec::new(),
+        Some(Value::String(text)) => vec![ContentPart::Text { text }],
         Some(Value::Array(parts)) if parts.is_empty() && !has_tool_calls => {
-            Err(fields.invalid("content", "must have at least one part"))
+            return Err(fields.invalid("content", "must have at least one part"));
         }
         Some(Value::Array(parts)) if parts.len() > PARTS_MAX => {
-            Err(fields.invalid("content", format!("may have at most {PARTS_MAX} parts")))
+            return Err(fields.invalid("content", format!("may have at most {PARTS_MAX} parts")));
         }
-        Some(Value::Array(parts)) => parts
-            .into_iter()
-            .enumerate()
-            .map(|(index, value)| {
+        Some(Value::Array(values)) => {
+            let mut parts = Vec::with_capacity(values.len());
+            let mut cuts = Vec::new();
+            for (index, value) in values.into_iter().enumerate() {
                 let path = format!("{path}[{index}]");
-                decode_part(Fields::of_value(value, path, ErrorKind::InvalidMessage)?)
-            })
-            .collect(),
-        Some(other) => Err(fields.wrong_type("content", "a string or an array of parts", &other)),
-    }
+                let mut fields = Fields::of_value(value, path, ErrorKind::InvalidMessage)?;
+                let marker = decode_marker(&mut fields)?;
+                parts.push(decode_part(fields)?);
+                cuts.extend(marker.map(|ttl_seconds| (index + 1, ttl_seconds)));
+            }
+            return Ok((parts, cuts));
+        }
+        Some(other) => {
+            return Err(fields.wrong_type("content", "a string or an array of parts", &other));
+        }
+    };
+    Ok((content, Vec::new()))
+}
+
+/// OpenAI's `prompt_cache_breakpoint`, or `cache_control` as clients of OpenRouter send it; with the lifetime asked for.
+fn decode_marker(fields: &mut Fields) -> Result<Option<Option<u32>>, ApiError> {
+    let breakpoint = fields.object("prompt_cache_breakpoint")?;
+    let control = fields.object("cache_control")?;
+    let Some(mut marker) = breakpoint.or(control) else {
+        return Ok(None);
+    };
+    let ttl = marker.string("ttl")?;
+    Ok(Some(ttl.as_deref().and_then(ttl_seconds)))
+}
+
+/// A lifetime such as `30m`; `None`: not one that is known.
+pub(super) fn ttl_seconds(word: &str) -> Option<u32> {
+    let (unit_at, unit) = word.char_indices().last()?;
+    let number: u32 = word[..unit_at].parse().ok()?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        _ => return None,
+    };
+    number.checked_mul(seconds).filter(|seconds| *seconds > 0)
 }
 
 fn decode_part(mut fields: Fields) -> Result<ContentPart, ApiError> {
@@ -102,9 +178,11 @@ fn decode_part(mut fields: Fields) -> Result<ContentPart, ApiError> {
             Ok(ContentPart::Text { text })
         }
         "image_url" => decode_image(fields),
+        "file" => decode_file(fields),
+        "input_audio" => decode_audio(fields),
         _ => Err(ApiError::unsupported(
             &fields.path_of("type"),
-            "is a kind of content that is not supported: use `text` or `image_url`",
+            "is a kind of content that is not supported: use `text`, `image_url`, `file` or `input_audio`",
         )),
     }
 }
@@ -124,6 +202,37 @@ fn decode_image(mut fields: Fields) -> Result<ContentPart, ApiError> {
             })
         }
     }
+}
+
+fn decode_file(mut fields: Fields) -> Result<ContentPart, ApiError> {
+    let mut file = fields
+        .object("file")?
+        .ok_or_else(|| fields.missing("file"))?;
+    if file.has("file_id") {
+        return Err(ApiError::unsupported(
+            &file.path_of("file_id"),
+            "names a file that the gateway does not have: send `file_data`",
+        ));
+    }
+    Ok(ContentPart::File {
+        url: file.required_string("file_data")?,
+        media_type: None,
+        name: file.string("filename")?,
+    })
+}
+
+fn decode_audio(mut fields: Fields) -> Result<ContentPart, ApiError> {
+    let mut audio = fields
+        .object("input_audio")?
+        .ok_or_else(|| fields.missing("input_audio"))?;
+    let format = audio.required_string("format")?;
+    let data = audio.required_string("data")?;
+    let media_type = format!("audio/{format}");
+    Ok(ContentPart::File {
+        url: format!("data:{media_type};base64,{data}"),
+        media_type: Some(media_type),
+        name: None,
+    })
 }
 
 fn decode_tool_calls(fields: &mut Fields) -> Result<Vec<ToolCall>, ApiError> {

@@ -1,11 +1,11 @@
 //! Chat requests of clients.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
-use super::message::decode_messages;
+use super::message::{decode_marked, ttl_seconds};
 use super::tools::{decode_tool_choice, decode_tools};
 use super::without_models_prefix;
-use crate::chat::{CacheRequest, ChatRequest, ResponseFormat, Sampling};
+use crate::chat::{CachePoint, CacheRequest, ChatRequest, ResponseFormat, Sampling};
 use crate::context::ContextId;
 use crate::dialect::fields::{Fields, bounded};
 use crate::error::{ApiError, ErrorKind};
@@ -38,10 +38,11 @@ pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
         None => None,
     };
     let choices = fields.integer("n", 1..=CHOICES_MAX)?.unwrap_or(1);
-    Ok(ChatRequest {
+    let (messages, points) = decode_marked(&mut fields)?;
+    let mut request = ChatRequest {
         model,
         context_id,
-        messages: decode_messages(&mut fields)?,
+        messages,
         sampling: decode_sampling(&mut fields)?,
         max_tokens: max_completion_tokens.or(max_tokens),
         stop: decode_stop(&mut fields)?,
@@ -58,7 +59,32 @@ pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
         cache: CacheRequest::default(),
         original: None,
         extra: fields.rest(),
-    })
+    };
+    request.cache = decode_cache(points, &request.extra);
+    Ok(request)
+}
+
+/// What the request wants cached. The fields stay where they are, for upstreams of this dialect.
+fn decode_cache(points: Vec<CachePoint>, extra: &Map<String, Value>) -> CacheRequest {
+    let text = |name: &str| {
+        extra
+            .get(name)
+            .and_then(Value::as_str)
+            .filter(|text| !text.is_empty())
+    };
+    let options = extra.get("prompt_cache_options");
+    let option = |name: &str| {
+        options
+            .and_then(|options| options.get(name))
+            .and_then(Value::as_str)
+    };
+    let key = text("prompt_cache_key").map(str::to_owned);
+    let is_explicit = option("mode") == Some("explicit") || !points.is_empty();
+    CacheRequest {
+        automatic: (key.is_some() && !is_explicit).then(|| option("ttl").and_then(ttl_seconds)),
+        points,
+        key,
+    }
 }
 
 fn decode_sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {

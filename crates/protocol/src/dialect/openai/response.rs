@@ -120,6 +120,7 @@ pub(super) fn context_cache_body(receipt: &Receipt) -> ContextCacheBody {
         source: source_word(receipt.source),
         first_token_ms: receipt.first_token_ms,
         upstream: receipt.upstream.clone(),
+        origin: receipt.origin.map(|origin| origin.as_str()),
         cost: money(|money| money.cost),
         saved: money(|money| money.saved),
         currency: receipt.money.as_ref().map(|money| money.currency.clone()),

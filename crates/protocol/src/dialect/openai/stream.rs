@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
+use super::encode_response;
 use super::error::error_body;
 use super::response::{context_cache_body, finish_word, logprobs_body, usage_body};
 use super::to_json;
@@ -11,7 +12,6 @@ use super::wire::{
     ChatCompletionChunk, ChunkChoice, ChunkDelta, ContextCacheBody, FunctionCallDelta,
     ToolCallDelta,
 };
-use super::encode_response;
 use crate::chat::{ChatEvent, ChatHead, ChatResponse, Delta, FinishReason};
 use crate::dialect::AnswerWriter;
 use crate::error::ApiError;

@@ -13,8 +13,7 @@ use crate::error::ApiError;
 use crate::provider::{Caching, Marker, ModelRules, Prewarm, RequestField, TierField};
 use crate::upstream::{
     AnswerDecoder, ChatCall, EncodedPrefix, Failure, Held, HoldCall, HttpCall, OriginalCall,
-    PrefixParts,
-    UpstreamDialect,
+    PrefixParts, UpstreamDialect,
 };
 
 /// The fewest tokens of an answer that may be asked for [?].

@@ -169,6 +169,7 @@ fn receipt() -> Receipt {
         first_token_ms: Some(41),
         upstream: None,
         money: None,
+        origin: None,
     }
 }
 

@@ -440,6 +440,9 @@ pub struct ContextCacheBody {
     /// The upstream that answered; absent on the embedded engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// `marker`, `key` or `automatic`: what brought the context about; absent if a client created it by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub origin: Option<&'static str>,
     /// What the request cost, a decimal number; absent where no price is known, and on the embedded engine.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "0.0021")]
