@@ -160,5 +160,6 @@ fn context(created_at: UnixMillis) -> Context {
         dropped_messages: 0,
         version: 1,
         forked_from: None,
+        implicit: None,
     }
 }
