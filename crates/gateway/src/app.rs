@@ -270,8 +270,6 @@ impl App {
         self.tasks
             .spawn(async move { contexts.sweep_until(stopping).await });
         if !self.targets.is_empty() {
-            // A process that was killed may have removed a context and not yet marked its handles.
-            self.store.doom_orphans().await?;
             self.tasks.spawn(crate::upstream::run(
                 Arc::clone(&self.upstreams),
                 self.targets.clone(),

@@ -199,6 +199,9 @@ pub(crate) trait Backend: Send + Sync {
         prefix: &PreparedPrefix,
     ) -> Result<HeldPrefix, ApiError>;
 
+    /// A context that was held is in the store now.
+    fn stored(&self, context: &ContextId);
+
     /// Pins without computing.
     fn pin(&self, context: &Context, prefix: &PreparedPrefix);
 

@@ -254,6 +254,7 @@ impl Contexts {
     ) -> Result<Created, ApiError> {
         let mut context = context;
         let guard = self.reserve(model, &context).await?;
+        let backend = Arc::clone(&model.backend);
         let held = model.backend.hold(&context, &prefix).await?;
         if let Some(tokens) = held.tokens
             && context.turn_count == 0
@@ -268,7 +269,10 @@ impl Contexts {
         self.tasks.spawn(async move {
             let result = contexts.store.insert(&context, &content).await.map_err(store_error);
             let context = match result {
-                Ok(()) => context,
+                Ok(()) => {
+                    backend.stored(&context.id);
+                    context
+                }
                 Err(error) => {
                     drop(guard);
                     let _ = answer.send(Err(error));
@@ -369,11 +373,18 @@ impl Contexts {
             Ok(stored) if stored.version == context.version => stored,
             _ => context,
         };
-        let mut content = self
-            .store
-            .content(&context.project, &context.id)
-            .await
-            .map_err(store_error)?;
+        if self.store.is_shared() && stored.is_ok() {
+            // Another replica may have created it.
+            self.living
+                .insert(&context.project, &context.id, context.prefix_tokens);
+        }
+        let content = self.store.content(&context.project, &context.id).await;
+        let mut content = content.map_err(|error| {
+            if matches!(error, StoreError::NotFound) {
+                self.living.remove(&context.id);
+            }
+            store_error(error)
+        })?;
         // A turn may have been committed since the row was read.
         content
             .turns

@@ -152,6 +152,8 @@ impl Backend for LocalBackend {
         })
     }
 
+    fn stored(&self, _context: &ContextId) {}
+
     fn pin(&self, context: &Context, prefix: &PreparedPrefix) {
         if let Ok(prefix) = prefix.kv() {
             self.engine.pin(context.id.as_str(), Arc::clone(prefix));

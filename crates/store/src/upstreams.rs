@@ -132,16 +132,27 @@ pub trait UpstreamStore: Send + Sync {
     /// Marks all of a context's handles to be dropped.
     async fn doom_handles(&self, context: &ContextId) -> Result<(), StoreError>;
 
-    /// Marks the handles of contexts that are not stored any more, and removes their accounts; for starts after a crash.
-    async fn doom_orphans(&self) -> Result<(), StoreError>;
+    /// Marks the handles made before `made_before` of contexts that are not stored any more: a crash, or another
+    /// replica, has come between. Forgets those that are to be dropped and expired before `now`: the upstream has done
+    /// the work.
+    async fn tidy_handles(
+        &self,
+        made_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError>;
 
-    /// At most `limit` handles that are to be dropped, the soonest to expire first. Those that expired before `now` are
-    /// forgotten instead: the upstream has done the work.
-    async fn doomed(&self, now: UnixMillis, limit: u32) -> Result<Vec<HandleRecord>, StoreError>;
+    /// At most `limit` handles at `place` that are to be dropped and expire at `now` or later, the soonest first.
+    async fn doomed(
+        &self,
+        place: &str,
+        now: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<HandleRecord>, StoreError>;
 
-    /// At most `limit` living handles that expire after `now` and before `before`, the soonest first.
+    /// At most `limit` living handles at `place` that expire after `now` and before `before`, the soonest first.
     async fn expiring(
         &self,
+        place: &str,
         now: UnixMillis,
         before: UnixMillis,
         limit: u32,

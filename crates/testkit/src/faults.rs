@@ -318,21 +318,31 @@ impl UpstreamStore for FaultyStore {
             .await
     }
 
-    async fn doom_orphans(&self) -> Result<(), StoreError> {
-        self.inner.doom_orphans().await
+    async fn tidy_handles(
+        &self,
+        made_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.inner.tidy_handles(made_before, now).await
     }
 
-    async fn doomed(&self, now: UnixMillis, limit: u32) -> Result<Vec<HandleRecord>, StoreError> {
-        self.inner.doomed(now, limit).await
+    async fn doomed(
+        &self,
+        place: &str,
+        now: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<HandleRecord>, StoreError> {
+        self.inner.doomed(place, now, limit).await
     }
 
     async fn expiring(
         &self,
+        place: &str,
         now: UnixMillis,
         before: UnixMillis,
         limit: u32,
     ) -> Result<Vec<HandleRecord>, StoreError> {
-        self.inner.expiring(now, before, limit).await
+        self.inner.expiring(place, now, before, limit).await
     }
 
     async fn change_accounts(&self, changes: &[AccountChange]) -> Result<(), StoreError> {

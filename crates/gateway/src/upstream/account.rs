@@ -10,7 +10,7 @@ use holdfast_protocol::provider::{Caching, Marker, ModelRules, RequestField, Ups
 use holdfast_protocol::upstream::UpstreamDialect;
 use holdfast_protocol::usage::BilledUsage;
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use super::breaker::Breaker;
 use super::options::{Credentials, UpstreamOptions};
@@ -46,6 +46,10 @@ pub(crate) struct Target {
     pub(crate) dialect: &'static dyn UpstreamDialect,
     /// Names account, region and model in one word: what copies are tied to.
     pub(crate) place: String,
+    /// Held by a round of pings, so that two at once do not both send the same.
+    pub(super) pinging: AsyncMutex<()>,
+    /// Held by a round of dropping copies.
+    pub(super) dropping: AsyncMutex<()>,
 }
 
 impl Upstream {
@@ -125,6 +129,8 @@ impl Target {
             weight,
             rules,
             dialect: dialect::upstream(options.dialect),
+            pinging: AsyncMutex::default(),
+            dropping: AsyncMutex::default(),
         }
     }
 

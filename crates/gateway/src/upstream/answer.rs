@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::stream::{self, Stream};
@@ -59,6 +58,8 @@ pub(super) struct Settlement {
     pub(super) input_estimate: u64,
     pub(super) started_at: i64,
     pub(super) first_token_ms: Option<u64>,
+    /// The lifetime that the context's entry was asked for, seconds.
+    pub(super) tier_seconds: Option<u32>,
     /// The lifetime that entries at the ends of turns were asked for, seconds.
     pub(super) history_seconds: Option<u32>,
     /// For sessions whose answers are continued upstream: when such a handle ends.
@@ -88,6 +89,45 @@ impl<'a> Facts<'a> {
 enum Item {
     Event(AnswerEvent),
     Wire(Bytes),
+}
+
+/// A request on its way. Dropped without a word from the upstream, it counts as charged for.
+pub(super) struct Attempt(Option<Settlement>);
+
+impl Attempt {
+    pub(super) fn new(settlement: Settlement) -> Self {
+        Attempt(Some(settlement))
+    }
+
+    /// The upstream has said that it did nothing, or was not reached.
+    pub(super) fn excuse(mut self) {
+        self.0 = None;
+    }
+
+    /// The answer has begun.
+    pub(super) fn begin(
+        mut self,
+        running: &mut Running,
+        first_token_ms: Option<u64>,
+        permit: OwnedSemaphorePermit,
+    ) -> Option<Receipt> {
+        let settlement = Settlement {
+            first_token_ms,
+            ..self.0.take()?
+        };
+        let receipt = settlement.first_receipt(running.usage_so_far());
+        running.settlement = Some(settlement);
+        running.permit = Some(permit);
+        receipt
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(settlement) = self.0.take() {
+            settlement.wasted();
+        }
+    }
 }
 
 /// Collects an answer that is not streamed, for what it says of itself.
@@ -140,15 +180,15 @@ pub(super) struct Running {
     output_estimate: u64,
     is_at_end: bool,
     total_until: tokio::time::Instant,
-    _permit: OwnedSemaphorePermit,
+    /// Given back when the answer has ended.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Running {
     pub(super) fn new(
         reply: Reply,
         decoder: Box<dyn AnswerDecoder>,
-        total: Duration,
-        permit: OwnedSemaphorePermit,
+        total_until: tokio::time::Instant,
     ) -> Self {
         Running {
             reply,
@@ -158,8 +198,8 @@ impl Running {
             settlement: None,
             output_estimate: 0,
             is_at_end: false,
-            total_until: tokio::time::Instant::now() + total,
-            _permit: permit,
+            total_until,
+            permit: None,
         }
     }
 
@@ -183,25 +223,9 @@ impl Running {
         }
     }
 
-    /// Takes another answer in place of one that gave no event.
-    pub(super) fn restart(&mut self, reply: Reply, decoder: Box<dyn AnswerDecoder>) {
-        self.reply = reply;
-        self.decoder = decoder;
-        self.queue.clear();
-        if let Some(wire) = &mut self.wire {
-            wire.clear();
-        }
-        self.is_at_end = false;
-    }
-
     /// What the upstream has reported up to now.
     pub(super) fn usage_so_far(&self) -> Option<BilledUsage> {
         self.decoder.usage_so_far()
-    }
-
-    /// From here on the answer is the client's, whatever becomes of it.
-    pub(super) fn begin(&mut self, settlement: Settlement) {
-        self.settlement = Some(settlement);
     }
 
     /// The answer as the service's events.
@@ -247,7 +271,14 @@ impl Running {
     /// Waits until there is an event, or the end.
     async fn fill(&mut self) {
         while self.queue.is_empty() && !self.is_at_end {
-            let chunk = tokio::time::timeout_at(self.total_until, self.reply.chunk())
+            let has_begun = self.settlement.is_some();
+            let chunk = async {
+                match has_begun {
+                    true => self.reply.chunk().await,
+                    false => self.reply.first_chunk().await,
+                }
+            };
+            let chunk = tokio::time::timeout_at(self.total_until, chunk)
                 .await
                 .unwrap_or_else(|_| {
                     Err(Failure::new(
@@ -358,7 +389,7 @@ impl Settlement {
             };
             let mut receipt = self.receipt(context, sent, facts);
             receipt.money = self.money(sent, &usage, charged_usd);
-            self.account(context, &usage, &receipt);
+            self.account(context, sent, &usage, &receipt);
             match (response_id, self.chain_expires_at) {
                 (Some(name), Some(expires_at)) => self.shared.handles.chain(HandleRecord {
                     context: context.id.clone(),
@@ -431,20 +462,63 @@ impl Settlement {
             let mut receipt = self.receipt(context, sent, Facts::estimated(&usage));
             receipt.reason = Some(why.to_owned());
             receipt.money = self.money(sent, &usage, None);
-            self.account(context, &usage, &receipt);
+            self.account(context, sent, &usage, &receipt);
         }
     }
 
     fn estimated(&self, output_estimate: u64) -> BilledUsage {
-        BilledUsage {
+        let mut usage = BilledUsage {
             input_tokens: self.input_estimate,
             output_tokens: output_estimate,
             ..BilledUsage::default()
+        };
+        let Some((context, sent)) = &self.context else {
+            return usage;
+        };
+        let prefix_tokens = context.prefix_tokens.min(usage.input_tokens);
+        let caching = self.target.rules.cache.caching;
+        match sent {
+            Sent::Degraded(_) => {}
+            Sent::Handle { .. } => usage.cache_read_tokens = prefix_tokens,
+            Sent::Whole { .. } if caching == Caching::Replay => {}
+            Sent::Whole { cold_because: None } => usage.cache_read_tokens = prefix_tokens,
+            Sent::Whole { .. } if caching == Caching::Breakpoint => {
+                usage.cache_writes = CacheWrites::of(self.tier_seconds, prefix_tokens);
+            }
+            Sent::Whole { .. } => {}
         }
+        usage
+    }
+
+    /// A request that reached the upstream and never came to an answer: it may be charged for all the same.
+    fn wasted(self) {
+        let usage = self.estimated(0);
+        self.shared
+            .events
+            .upstream_usage(&self.target, "chat", &usage, false);
+        let (Some((context, _)), Some(price)) = (&self.context, self.target.price(&self.shared))
+        else {
+            return;
+        };
+        let cost = trillionths(price.cost(&usage));
+        self.shared.accounts.add(AccountChange {
+            context: context.id.clone(),
+            add: Account {
+                input_tokens: usage.input_tokens,
+                cache_read_tokens: usage.cache_read_tokens,
+                cache_write_tokens: usage.cache_writes.total(),
+                cost,
+                saved: -cost,
+                ..Account::default()
+            },
+            currency: price.currency.to_string(),
+            home: None,
+            last_used_at: None,
+        });
     }
 
     /// What can be said when the answer begins, where that can't change any more.
-    pub(super) fn first_receipt(&self, usage: Option<BilledUsage>) -> Option<Receipt> {
+    fn first_receipt(&self, usage: Option<BilledUsage>) -> Option<Receipt> {
         let (context, sent) = self.context.as_ref()?;
         match sent {
             // Some providers count the prompt before the answer (Anthropic); the others' counts come at the end.
@@ -554,12 +628,7 @@ impl Settlement {
         charged_usd: Option<Decimal>,
     ) -> Option<Money> {
         let price = self.target.price(&self.shared)?;
-        let making = match sent {
-            Sent::Handle {
-                made: Some(made), ..
-            } => price.cost(made),
-            _ => Decimal::ZERO,
-        };
+        let making = self.making(sent);
         let baseline = price.baseline(usage);
         let (chat, source) = match charged_usd {
             Some(charged) if price.currency.as_str() == "USD" => (charged, Source::Provider),
@@ -574,9 +643,24 @@ impl Settlement {
         })
     }
 
-    fn account(&self, context: &Context, usage: &BilledUsage, receipt: &Receipt) {
+    /// What making a handle in this request cost.
+    fn making(&self, sent: &Sent) -> Decimal {
+        match (sent, self.target.price(&self.shared)) {
+            (
+                Sent::Handle {
+                    made: Some(made), ..
+                },
+                Some(price),
+            ) => price.cost(made),
+            _ => Decimal::ZERO,
+        }
+    }
+
+    fn account(&self, context: &Context, sent: &Sent, usage: &BilledUsage, receipt: &Receipt) {
         let count = |status| u64::from(receipt.status == status);
         let money = receipt.money.as_ref();
+        // It was put on the account when the handle was made.
+        let making = self.making(sent);
         self.shared.accounts.add(AccountChange {
             context: context.id.clone(),
             add: Account {
@@ -589,8 +673,8 @@ impl Settlement {
                 cache_read_tokens: usage.cache_read_tokens,
                 cache_write_tokens: usage.cache_writes.total(),
                 output_tokens: usage.output_tokens,
-                cost: money.map_or(0, |money| trillionths(money.cost)),
-                saved: money.map_or(0, |money| trillionths(money.saved)),
+                cost: money.map_or(0, |money| trillionths(money.cost - making)),
+                saved: money.map_or(0, |money| trillionths(money.saved + making)),
                 ..Account::default()
             },
             currency: money

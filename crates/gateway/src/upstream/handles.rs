@@ -1,10 +1,11 @@
 //! Copies of contexts that upstreams keep under names of their own: made once, found again after a restart, extended
 //! while their context lives, dropped with it, made again when the upstream has lost them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use holdfast_protocol::context::Context;
 use holdfast_protocol::upstream::{Failure, FailureKind, HoldCall, HttpCall, Markers};
 use holdfast_protocol::usage::BilledUsage;
@@ -14,6 +15,7 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::sync::Mutex as AsyncMutex;
 
+use super::route::plan;
 use super::{Shared, Target, UpstreamPrefix};
 use crate::app::{Clock, Store};
 
@@ -29,8 +31,14 @@ const LEASE_POLL: Duration = Duration::from_millis(100);
 /// Copies that end within this time are extended in the background, if their context lives longer.
 const EXTEND_BEFORE_MS: i64 = 60_000;
 
-/// Calls made in one round of the background work.
+/// Copies looked at in one round of the background work.
 const ROUND_MAX: u32 = 100;
+
+/// Calls under way at once in the background, at one place.
+pub(super) const CALLS_AT_ONCE: usize = 8;
+
+/// A copy younger than this may belong to a context that is still being created, and is no orphan.
+const ORPHAN_AFTER_MS: i64 = 600_000;
 
 /// Known handles kept in memory.
 const KNOWN_MAX: usize = 20_000;
@@ -47,7 +55,13 @@ pub(crate) struct Handles {
     /// Names this process among replicas.
     owner: String,
     known: Mutex<HashMap<Key, HandleRecord>>,
+    /// What the store did not take, to be given to it again.
+    unsaved: Mutex<HashMap<Key, HandleRecord>>,
+    /// Contexts that are gone and whose copies the store did not mark, to be marked again.
+    undoomed: Mutex<HashSet<ContextId>>,
     making: Mutex<HashMap<Key, Arc<AsyncMutex<()>>>>,
+    /// Contexts that went while a copy of them was being made.
+    gone_meanwhile: Mutex<HashSet<ContextId>>,
     /// Why an upstream makes no copy of a prefix: it would say the same again.
     refused: Mutex<HashMap<Key, Failure>>,
     /// Answers that become handles when their turn is committed: the turn, and the handle.
@@ -83,7 +97,10 @@ impl Handles {
             clock,
             owner,
             known: Mutex::default(),
+            unsaved: Mutex::default(),
+            undoomed: Mutex::default(),
             making: Mutex::default(),
+            gone_meanwhile: Mutex::default(),
             refused: Mutex::default(),
             chained: Mutex::default(),
         }
@@ -141,14 +158,29 @@ impl Handles {
             .ensure_locked(shared, context, target, prefix, stale)
             .await;
         drop(guard);
-        let mut making = lock(&self.making);
-        if making
-            .get(&key)
-            .is_some_and(|own| Arc::strong_count(own) == 1)
+        if self.ends_making(&key)
+            && let Err(error) = self.doom(&context.id).await
         {
-            making.remove(&key);
+            tracing::debug!(%error, "a handle can't be marked yet");
         }
         result
+    }
+
+    /// A copy has been made, or not. Answers whether its context has gone in the meantime.
+    fn ends_making(&self, key: &Key) -> bool {
+        let mut making = lock(&self.making);
+        if making
+            .get(key)
+            .is_some_and(|own| Arc::strong_count(own) == 1)
+        {
+            making.remove(key);
+        }
+        let mut gone = lock(&self.gone_meanwhile);
+        if making.keys().any(|(id, _)| *id == key.0) {
+            gone.contains(&key.0)
+        } else {
+            gone.remove(&key.0)
+        }
     }
 
     async fn ensure_locked(
@@ -170,15 +202,21 @@ impl Handles {
                 return Ok(Ensured { record, made: None });
             }
         }
-        let made = self.make(shared, context, target, prefix).await;
+        // Whoever had the lease before may have made one.
+        let made = match self.find(context, target, stale).await {
+            Some(record) => Ok(Ensured { record, made: None }),
+            None => match self.make(shared, context, target, prefix).await {
+                Ok((record, usage)) => Ok(Ensured {
+                    record,
+                    made: Some(Made { usage, again }),
+                }),
+                Err(failure) => Err(failure),
+            },
+        };
         if let Err(error) = self.store.release_lease(&lease, &self.owner).await {
             tracing::debug!(%error, "a lease can't be given back and runs out by itself");
         }
-        let (record, usage) = made.inspect_err(|failure| self.refuse(context, target, failure))?;
-        Ok(Ensured {
-            record,
-            made: Some(Made { usage, again }),
-        })
+        made.inspect_err(|failure| self.refuse(context, target, failure))
     }
 
     fn refuse(&self, context: &Context, target: &Target, failure: &Failure) {
@@ -262,6 +300,7 @@ impl Handles {
         if let Some(usage) = &held.usage {
             shared.events.upstream_usage(target, "create", usage, true);
         }
+        plan::charge_handle(shared, target, context, &record, held.usage.as_ref());
         shared.events.handle_made(target);
         Ok((record, held.usage))
     }
@@ -270,9 +309,53 @@ impl Handles {
     /// expiry bounds the leak.
     async fn remember(&self, record: &HandleRecord) {
         self.know(record);
-        if let Err(error) = self.store.put_handle(record).await {
-            tracing::warn!(%error, "a handle can't be stored");
+        let key = (record.context.clone(), record.place.clone());
+        match self.store.put_handle(record).await {
+            Ok(()) => {
+                lock(&self.unsaved).remove(&key);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a handle can't be stored yet");
+                let mut unsaved = lock(&self.unsaved);
+                if unsaved.len() < KNOWN_MAX {
+                    unsaved.insert(key, record.clone());
+                }
+            }
         }
+    }
+
+    /// Gives the store what it did not take while it was away. Handles first: only those it knows can be marked.
+    pub(super) async fn catch_up(&self) -> Result<(), StoreError> {
+        let unsaved: Vec<(Key, HandleRecord)> = lock(&self.unsaved)
+            .iter()
+            .take(ROUND_MAX as usize)
+            .map(|(key, record)| (key.clone(), record.clone()))
+            .collect();
+        for (key, record) in unsaved {
+            self.store.put_handle(&record).await?;
+            let mut unsaved = lock(&self.unsaved);
+            if unsaved.get(&key) == Some(&record) {
+                unsaved.remove(&key);
+            }
+        }
+        let undoomed: Vec<ContextId> = {
+            let unsaved = lock(&self.unsaved);
+            let is_saved = |context: &&ContextId| unsaved.keys().all(|(id, _)| id != *context);
+            let undoomed = lock(&self.undoomed);
+            let saved = undoomed.iter().filter(is_saved);
+            saved.take(ROUND_MAX as usize).cloned().collect()
+        };
+        for context in undoomed {
+            self.store.doom_handles(&context).await?;
+            lock(&self.undoomed).remove(&context);
+        }
+        Ok(())
+    }
+
+    /// Marks what nobody has marked, and forgets what has ended by itself.
+    pub(super) async fn tidy(&self) -> Result<(), StoreError> {
+        let now = (self.clock)();
+        self.store.tidy_handles(now - ORPHAN_AFTER_MS, now).await
     }
 
     fn know(&self, record: &HandleRecord) {
@@ -309,8 +392,9 @@ impl Handles {
                 && stale != Some(record.name.as_str())
                 && stands_for(record, context)
         };
-        let key = (context.id.clone(), target.place.clone());
-        let known = lock(&self.known).get(&key).cloned();
+        let known = lock(&self.known)
+            .get(&(context.id.clone(), target.place.clone()))
+            .cloned();
         if let Some(record) = known
             && is_usable(&record)
         {
@@ -322,7 +406,7 @@ impl Handles {
                 let record = records
                     .into_iter()
                     .find(|record| record.place == target.place && is_usable(record))?;
-                lock(&self.known).insert(key, record.clone());
+                self.know(&record);
                 Some(record)
             }
             Err(error) => {
@@ -370,55 +454,78 @@ impl Handles {
         self.remember(record).await;
     }
 
-    /// The context is gone: its copies are dropped, now or when the upstream can be reached.
+    /// The context is gone: its copies are marked to be dropped, now or when the store is back.
     pub(super) async fn doom(&self, context: &ContextId) -> Result<(), StoreError> {
         lock(&self.known).retain(|(id, _), _| id != context);
         lock(&self.refused).retain(|(id, _), _| id != context);
         lock(&self.chained).remove(context);
-        self.store.doom_handles(context).await
-    }
-
-    /// One round of dropping; answers whether there may be more to do at once.
-    pub(super) async fn drop_doomed(&self, targets: &[Arc<Target>]) -> Result<bool, StoreError> {
-        let doomed = self.store.doomed((self.clock)(), ROUND_MAX).await?;
-        let mut dropped = 0;
-        for record in &doomed {
-            // An account that is not configured any more can't be told; the upstream's own expiry does it.
-            let Some(target) = targets.iter().find(|target| target.place == record.place) else {
-                continue;
-            };
-            let gone = match target.dialect.encode_drop(&record.name) {
-                None => true,
-                Some(call) => match target.call(call).await {
-                    Ok(_) => true,
-                    Err(failure) => {
-                        tracing::debug!(
-                            upstream = target.name(),
-                            failure = failure.kind.as_str(),
-                            "a handle can't be dropped yet"
-                        );
-                        matches!(
-                            failure.kind,
-                            FailureKind::HandleGone | FailureKind::ModelNotFound
-                        ) || failure.status == Some(404)
-                    }
-                },
-            };
-            if gone {
-                self.store
-                    .remove_handle(&record.place, &record.name)
-                    .await?;
-                dropped += 1;
+        if lock(&self.making).keys().any(|(id, _)| id == context) {
+            lock(&self.gone_meanwhile).insert(context.clone());
+        }
+        let is_saved = lock(&self.unsaved).keys().all(|(id, _)| id != context);
+        if is_saved {
+            let marked = self.store.doom_handles(context).await;
+            if marked.is_ok() {
+                return marked;
             }
         }
-        Ok(dropped > 0 && doomed.len() == ROUND_MAX as usize)
+        {
+            let mut undoomed = lock(&self.undoomed);
+            if undoomed.len() < KNOWN_MAX {
+                undoomed.insert(context.clone());
+            }
+        }
+        self.catch_up().await
     }
 
-    /// Copies that end soon and have not ended yet.
-    pub(super) async fn expiring(&self) -> Result<Vec<HandleRecord>, StoreError> {
+    /// One round of dropping at one place; answers whether there may be more to do at once.
+    pub(super) async fn drop_doomed(&self, target: &Arc<Target>) -> Result<bool, StoreError> {
+        // Two rounds at once would both tell the upstream.
+        let _round = target.dropping.lock().await;
+        let doomed = self
+            .store
+            .doomed(&target.place, (self.clock)(), ROUND_MAX)
+            .await?;
+        let is_full = doomed.len() == ROUND_MAX as usize;
+        let mut drops = futures_util::stream::iter(doomed)
+            .map(|record| async move { self.drop_one(target, &record).await })
+            .buffer_unordered(CALLS_AT_ONCE);
+        let mut dropped = 0;
+        while let Some(is_gone) = drops.next().await {
+            dropped += u32::from(is_gone?);
+        }
+        Ok(dropped > 0 && is_full)
+    }
+
+    /// Answers whether the copy is gone.
+    async fn drop_one(&self, target: &Target, record: &HandleRecord) -> Result<bool, StoreError> {
+        if let Some(call) = target.dialect.encode_drop(&record.name)
+            && let Err(failure) = target.call(call).await
+        {
+            let is_gone = matches!(
+                failure.kind,
+                FailureKind::HandleGone | FailureKind::ModelNotFound
+            ) || failure.status == Some(404);
+            if !is_gone {
+                tracing::debug!(
+                    upstream = target.name(),
+                    failure = failure.kind.as_str(),
+                    "a handle can't be dropped yet"
+                );
+                return Ok(false);
+            }
+        }
+        self.store
+            .remove_handle(&record.place, &record.name)
+            .await?;
+        Ok(true)
+    }
+
+    /// Copies at `place` that end soon and have not ended yet.
+    pub(super) async fn expiring(&self, place: &str) -> Result<Vec<HandleRecord>, StoreError> {
         let now = (self.clock)();
         self.store
-            .expiring(now, now + EXTEND_BEFORE_MS, ROUND_MAX)
+            .expiring(place, now, now + EXTEND_BEFORE_MS, ROUND_MAX)
             .await
     }
 
@@ -450,6 +557,7 @@ impl Handles {
 
     /// Forgets a copy that the upstream says is gone.
     pub(super) async fn lost(&self, record: &HandleRecord) {
+        lock(&self.unsaved).retain(|_, unsaved| unsaved.name != record.name);
         if let Err(error) = self.store.remove_handle(&record.place, &record.name).await {
             tracing::debug!(%error, "a lost handle can't be removed");
         }

@@ -7,7 +7,7 @@
 
 mod background;
 mod estimates;
-mod plan;
+pub(super) mod plan;
 
 pub(crate) use background::{run, tend};
 
@@ -21,10 +21,10 @@ use holdfast_protocol::chat::{Message, Original};
 use holdfast_protocol::context::{Context, OnTooSmall, Warm};
 use holdfast_protocol::provider::Caching;
 use holdfast_protocol::upstream::{ChatCall, Failure, FailureKind, OriginalCall};
-use holdfast_protocol::{ApiError, ContextId, ErrorKind, Usage};
+use holdfast_protocol::{ApiError, ContextId, ErrorKind, UnixMillis, Usage};
 use rand::RngExt;
 
-use super::answer::{Running, Settlement, whole_decoder};
+use super::answer::{Attempt, Running, Settlement, whole_decoder};
 use super::breaker::Gate;
 use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
@@ -37,6 +37,10 @@ use plan::Plan;
 
 /// A provider may count fewer tokens than the estimate; a prefix is called too small only when it is so by this share.
 const TOO_SMALL_PERCENT: u64 = 75;
+
+/// Handles that are replaced in one attempt: of a session's chain each link can be gone. One that was just made is not
+/// replaced.
+const REBUILDS_MAX: u32 = 2;
 
 /// How long a request waits for its turn at an upstream that has as many as it may have.
 const TURN_WAIT: Duration = Duration::from_secs(10);
@@ -54,6 +58,8 @@ enum Refusal {
     Inexpressible(ApiError),
     /// The upstream failed.
     Failed(Failure),
+    /// It has as many requests as it may have, and none ended in time.
+    Busy,
 }
 
 impl From<Failure> for Refusal {
@@ -111,42 +117,32 @@ impl RouteBackend {
         home: Option<&str>,
     ) -> Result<Answer, Refusal> {
         let permits = Arc::clone(&target.upstream.permits);
-        let permit = tokio::time::timeout(TURN_WAIT, permits.acquire_owned())
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| Failure::new(FailureKind::RateLimited, "too many requests at once"))?;
+        let timeouts = target.upstream.transport.timeouts();
+        let permit =
+            tokio::time::timeout(TURN_WAIT.min(timeouts.first_byte), permits.acquire_owned())
+                .await
+                .ok()
+                .and_then(Result::ok)
+                .ok_or(Refusal::Busy)?;
         let mut plan = Plan::new(&self.shared, target, work, home).await?;
         let started = Instant::now();
         let started_at = (self.shared.clock)();
-        let mut has_rebuilt = false;
-        let original = own_words(target, work);
-        let mut running = loop {
-            let call = match original {
-                Some(original) => self.original_call(target, work, &plan, original)?,
-                None => self.call(target, work, &plan)?,
-            };
-            let failure = match self.send(target, call).await {
-                Ok(reply) => {
-                    let rules = target.rules_for(plan.tier_seconds);
-                    let total = target.upstream.transport.timeouts().total;
-                    let is_whole = original.is_some() && !work.composed.request.stream;
-                    let decoder = match is_whole {
-                        true => whole_decoder(target.dialect, rules.into_owned()),
-                        false => target.dialect.decoder(&rules),
-                    };
-                    let running = Running::new(reply, decoder, total, permit);
-                    break match original {
-                        Some(_) => running.passing_on(),
-                        None => running,
-                    };
-                }
-                Err(failure) => failure,
+        let total_until = tokio::time::Instant::now() + timeouts.total;
+        let mut rebuilds_left = REBUILDS_MAX;
+        let (mut running, attempt) = loop {
+            let settlement = self.settlement(target, work, &plan, started_at);
+            let failure = match self
+                .start(target, work, &plan, settlement, total_until)
+                .await
+            {
+                Ok(begun) => break begun,
+                Err(Refusal::Failed(failure)) => failure,
+                Err(refusal) => return Err(refusal),
             };
             match failure.kind {
-                FailureKind::HandleGone if !has_rebuilt && plan.handle.is_some() => {
-                    has_rebuilt = true;
-                    plan.rebuild(&self.shared, target, work).await?;
+                FailureKind::HandleGone if rebuilds_left > 0 && plan.handle.is_some() => {
+                    let is_new = plan.rebuild(&self.shared, target, work).await?;
+                    rebuilds_left = if is_new { 0 } else { rebuilds_left - 1 };
                 }
                 FailureKind::MarkerRefused | FailureKind::PrefixTooSmall if plan.can_degrade() => {
                     plan.send_plain(&self.shared, target, work, failure.kind.as_str())?;
@@ -154,20 +150,6 @@ impl RouteBackend {
                 _ => return Err(Refusal::Failed(failure)),
             }
         };
-        let first = self.first_event(target, &mut running).await;
-        if let Err(failure) = first {
-            // Some providers report a lost handle in a stream that began with 200; it is no answer yet.
-            if failure.kind == FailureKind::HandleGone && !has_rebuilt && plan.handle.is_some() {
-                plan.rebuild(&self.shared, target, work).await?;
-                let call = self.call(target, work, &plan)?;
-                let reply = self.send(target, call).await?;
-                let rules = target.rules_for(plan.tier_seconds);
-                running.restart(reply, target.dialect.decoder(&rules));
-                self.first_event(target, &mut running).await?;
-            } else {
-                return Err(Refusal::Failed(failure));
-            }
-        }
         if let (Some(prefix), Some(part)) = (&plan.prefix, &work.prefix) {
             let context = &part.context;
             self.shared
@@ -175,41 +157,106 @@ impl RouteBackend {
                 .refreshed(context, target, prefix, started_at, UseKind::Chat);
             self.shared.warmth.settle(&context.id, &target.place);
         }
-        let chain_expires_at = plan
-            .chain
-            .filter(|_| plan.is_chained)
-            .map(|chain| chain.expires_at_seconds * 1000);
-        let history_seconds = plan.history_seconds;
         // Others may follow now: the entry can be read once the answer has begun.
-        let sent = plan.finish();
-        let settlement = Settlement {
-            shared: Arc::clone(&self.shared),
-            target: Arc::clone(target),
-            context: work
-                .prefix
-                .as_ref()
-                .map(|part| (part.context.clone(), sent)),
-            input_estimate: input_estimate(work),
-            started_at,
-            first_token_ms: u64::try_from(started.elapsed().as_millis()).ok(),
-            history_seconds,
-            chain_expires_at,
-        };
-        let usage = running.usage_so_far();
-        let receipt = settlement.first_receipt(usage);
-        running.begin(settlement);
+        drop(plan);
+        let first_token_ms = u64::try_from(started.elapsed().as_millis()).ok();
+        let receipt = attempt.begin(&mut running, first_token_ms, permit);
         Ok(Answer {
             receipt,
-            usage: usage.map_or_else(
+            usage: running.usage_so_far().map_or_else(
                 || Usage {
                     input_tokens: input_estimate(work),
                     ..Usage::default()
                 },
                 |usage| usage.to_usage(),
             ),
-            is_wire: original.is_some(),
+            is_wire: own_words(target, work).is_some(),
             events: running.events().boxed(),
         })
+    }
+
+    fn settlement(
+        &self,
+        target: &Arc<Target>,
+        work: &ChatWork,
+        plan: &Plan,
+        started_at: UnixMillis,
+    ) -> Settlement {
+        let context = work.prefix.as_ref().map(|part| part.context.clone());
+        Settlement {
+            shared: Arc::clone(&self.shared),
+            target: Arc::clone(target),
+            context: context.map(|context| (context, plan.sent.clone())),
+            input_estimate: input_estimate(work),
+            started_at,
+            first_token_ms: None,
+            tier_seconds: plan.tier_seconds,
+            history_seconds: plan.history_seconds,
+            chain_expires_at: plan
+                .chain
+                .filter(|_| plan.is_chained)
+                .map(|chain| chain.expires_at_seconds * 1000),
+        }
+    }
+
+    /// Sends one request, and waits for the first event of its answer.
+    async fn start(
+        &self,
+        target: &Target,
+        work: &ChatWork,
+        plan: &Plan,
+        settlement: Settlement,
+        total_until: tokio::time::Instant,
+    ) -> Result<(Running, Attempt), Refusal> {
+        let original = own_words(target, work);
+        let call = match original {
+            Some(original) => self.original_call(target, work, plan, original)?,
+            None => self.call(target, work, plan)?,
+        };
+        let attempt = Attempt::new(settlement);
+        let mut has_head = false;
+        let begun = async {
+            let reply = self.send(target, call).await?;
+            has_head = true;
+            let rules = target.rules_for(plan.tier_seconds);
+            let is_whole = original.is_some() && !work.composed.request.stream;
+            let decoder = match is_whole {
+                true => whole_decoder(target.dialect, rules.into_owned()),
+                false => target.dialect.decoder(&rules),
+            };
+            let mut running = Running::new(reply, decoder, total_until);
+            if original.is_some() {
+                running = running.passing_on();
+            }
+            // Some providers report a lost handle in a stream that began with 200; it is no answer yet.
+            running.first().await?;
+            Ok(running)
+        };
+        let wait = target.upstream.transport.timeouts().first_byte;
+        let begun = tokio::time::timeout(wait, begun).await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                FailureKind::Timeout,
+                "the first event did not come in time",
+            ))
+        });
+        match begun {
+            Ok(running) => Ok((running, attempt)),
+            Err(failure) => {
+                let may_be_charged = match failure.kind {
+                    FailureKind::Timeout => failure.status.is_none(),
+                    FailureKind::Connection
+                    | FailureKind::CutShort
+                    | FailureKind::Malformed
+                    | FailureKind::ServerError
+                    | FailureKind::Overloaded => has_head,
+                    _ => false,
+                };
+                if !may_be_charged {
+                    attempt.excuse();
+                }
+                Err(Refusal::Failed(failure))
+            }
+        }
     }
 
     /// The client's own request, for an upstream of its dialect.
@@ -279,18 +326,6 @@ impl RouteBackend {
                 .map(str::to_owned)
         };
         Err(target.dialect.failure(status, &header, &body))
-    }
-
-    async fn first_event(&self, target: &Target, running: &mut Running) -> Result<(), Failure> {
-        let wait = target.upstream.transport.timeouts().first_byte;
-        tokio::time::timeout(wait, running.first())
-            .await
-            .unwrap_or_else(|_| {
-                Err(Failure::new(
-                    FailureKind::Timeout,
-                    "the first event did not come in time",
-                ))
-            })
     }
 
     /// Whether the policy lets a context be made that the upstream can't cache.
@@ -397,6 +432,10 @@ impl Backend for RouteBackend {
         }
     }
 
+    fn stored(&self, context: &ContextId) {
+        self.shared.accounts.stored(context);
+    }
+
     fn pin(&self, _context: &Context, _prefix: &PreparedPrefix) {}
 
     fn hold_later(&self, context: &Context, _prefix: &PreparedPrefix) {
@@ -485,6 +524,13 @@ impl Backend for RouteBackend {
                     }
                     Err(Refusal::Inexpressible(error)) => {
                         last = Some(error);
+                        break;
+                    }
+                    Err(Refusal::Busy) => {
+                        self.shared.events.upstream_answered(target, "busy");
+                        let failure =
+                            Failure::new(FailureKind::RateLimited, "too many requests at once");
+                        last = Some(failure.to_api_error());
                         break;
                     }
                     Err(Refusal::Failed(failure)) => failure,

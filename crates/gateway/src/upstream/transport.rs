@@ -123,11 +123,15 @@ impl Transport {
 impl Reply {
     /// More of the body; `None` at its end.
     pub(super) async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
-        match tokio::time::timeout(self.idle, self.response.chunk()).await {
-            Ok(Ok(chunk)) => Ok(chunk),
-            Ok(Err(error)) => Err(connection(&error)),
-            Err(_) => Err(timeout("more of the answer")),
-        }
+        tokio::time::timeout(self.idle, self.first_chunk())
+            .await
+            .unwrap_or_else(|_| Err(timeout("more of the answer")))
+    }
+
+    /// Like [`Reply::chunk`], for whoever bounds the wait: a model may think for long before its first word.
+    pub(super) async fn first_chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        let chunk = self.response.chunk().await;
+        chunk.map_err(|error| connection(&error))
     }
 
     /// The whole body.
@@ -152,11 +156,10 @@ fn timeout(what: &str) -> Failure {
 
 /// reqwest's own text holds the URL, which may hold a key; so only the kind is kept.
 fn connection(error: &reqwest::Error) -> Failure {
-    if error.is_timeout() {
-        return timeout("the connection");
-    }
     let text = if error.is_connect() {
         "the upstream can't be reached"
+    } else if error.is_timeout() {
+        return timeout("the connection");
     } else {
         "the connection broke"
     };

@@ -34,8 +34,6 @@ type Key = (ContextId, String);
 pub(crate) struct Warmth {
     entries: Mutex<HashMap<Key, Entry>>,
     homes: Mutex<HashMap<ContextId, String>>,
-    /// Held by a round of pings, so that two at once do not both send the same.
-    pub(super) round: AsyncMutex<()>,
 }
 
 #[derive(Default)]
@@ -190,11 +188,12 @@ impl Warmth {
         }
     }
 
-    /// Those whose lifetime is about to end.
-    pub(super) fn due(&self, now: UnixMillis) -> Vec<Kept> {
+    /// Those at `place` whose lifetime is about to end.
+    pub(super) fn due(&self, place: &str, now: UnixMillis) -> Vec<Kept> {
         self.lock()
-            .values()
-            .filter_map(|entry| entry.kept.as_ref())
+            .iter()
+            .filter(|((_, at), _)| at == place)
+            .filter_map(|(_, entry)| entry.kept.as_ref())
             .filter(|kept| {
                 let before_ms = PING_BEFORE_MS.min(kept.lifetime_ms / 4);
                 now >= kept.refreshed_at + kept.lifetime_ms - before_ms

@@ -5,8 +5,12 @@ mod anthropic;
 mod bill;
 mod every_provider;
 mod failures;
+mod handles;
+mod keep_warm;
+mod ledger;
 mod lessons;
 mod one_id;
+mod routing;
 mod warm;
 
 use std::collections::BTreeSet;

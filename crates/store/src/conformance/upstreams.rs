@@ -33,18 +33,10 @@ fn change(context: &ContextId, add: Account) -> AccountChange {
     }
 }
 
-/// Takes every doomed handle away, so that tests on one store do not meet each other's.
-async fn clear(store: &dyn UpstreamStore) {
-    for handle in store
-        .doomed(NOW, u32::MAX)
-        .await
-        .expect("the store answers")
-    {
-        store
-            .remove_handle(&handle.place, &handle.name)
-            .await
-            .expect("the store answers");
-    }
+/// What is to be dropped at `place`, which only one test of the suite uses.
+async fn doomed(store: &dyn UpstreamStore, place: &str) -> Vec<HandleRecord> {
+    let doomed = store.doomed(place, NOW, 10).await;
+    doomed.expect("the store answers")
 }
 
 /// Nothing of a handle is lost.
@@ -83,7 +75,6 @@ pub async fn a_handle_reads_back_whole(store: &dyn UpstreamStore) {
 
 /// One living handle for each context and place.
 pub async fn a_new_handle_dooms_the_one_before(store: &dyn UpstreamStore) {
-    clear(store).await;
     let context = sample_id(NOW);
     store
         .put_handle(&handle(&context, "p", "doom-1"))
@@ -108,8 +99,7 @@ pub async fn a_new_handle_dooms_the_one_before(store: &dyn UpstreamStore) {
         living[0], longer,
         "the same name is the same handle, extended"
     );
-    let doomed = store.doomed(NOW, 10).await.expect("the store answers");
-    assert_eq!(names(&doomed), ["doom-1"]);
+    assert_eq!(names(&doomed(store, "p").await), ["doom-1"]);
     store
         .remove_handle("p", "doom-1")
         .await
@@ -118,12 +108,11 @@ pub async fn a_new_handle_dooms_the_one_before(store: &dyn UpstreamStore) {
         .remove_handle("p", "doom-1")
         .await
         .expect("the store answers");
-    assert_eq!(store.doomed(NOW, 10).await.expect("the store answers"), []);
+    assert_eq!(doomed(store, "p").await, []);
 }
 
 /// What a chain was continued from stays until a new beginning is made.
 pub async fn a_chain_keeps_what_it_continues_from(store: &dyn UpstreamStore) {
-    clear(store).await;
     let context = sample_id(NOW);
     let link = |turns, name: &str| HandleRecord {
         turns,
@@ -143,22 +132,21 @@ pub async fn a_chain_keeps_what_it_continues_from(store: &dyn UpstreamStore) {
         .expect("the store answers");
     let living = store.handles(&context).await.expect("the store answers");
     assert_eq!(names(&living), ["chain-new"]);
-    clear(store).await;
 }
 
 /// What is to be dropped stays until it is, or until it has ended.
 pub async fn doomed_handles_are_kept_until_they_end_by_themselves(store: &dyn UpstreamStore) {
-    clear(store).await;
     let context = sample_id(NOW);
-    let late = HandleRecord {
-        expires_at: NOW + 2 * LIFETIME,
-        ..handle(&context, "late", "end-late")
-    };
-    store.put_handle(&late).await.expect("the store answers");
-    store
-        .put_handle(&handle(&context, "soon", "end-soon"))
-        .await
-        .expect("the store answers");
+    // Handles that hold turns leave each other alone.
+    for (name, lifetime) in [("end-late", 2 * LIFETIME), ("end-soon", LIFETIME)] {
+        let handle = HandleRecord {
+            turns: 1,
+            expires_at: NOW + lifetime,
+            ..handle(&context, "ending", name)
+        };
+        store.put_handle(&handle).await.expect("the store answers");
+    }
+    assert_eq!(doomed(store, "ending").await, []);
     store
         .doom_handles(&context)
         .await
@@ -167,119 +155,83 @@ pub async fn doomed_handles_are_kept_until_they_end_by_themselves(store: &dyn Up
         store.handles(&context).await.expect("the store answers"),
         []
     );
+    let at = async |now, limit| {
+        let doomed = store.doomed("ending", now, limit).await;
+        doomed.expect("the store answers")
+    };
+    assert_eq!(names(&at(NOW, 1).await), ["end-soon"], "the soonest first");
     assert_eq!(
-        names(&store.doomed(NOW, 1).await.expect("the store answers")),
-        ["end-soon"],
-        "the soonest first"
-    );
-    assert_eq!(
-        names(
-            &store
-                .doomed(NOW + LIFETIME, 10)
-                .await
-                .expect("the store answers")
-        ),
+        names(&at(NOW + LIFETIME, 10).await),
         ["end-soon", "end-late"],
         "at the instant of its end it is still there"
     );
-    assert_eq!(
-        names(
-            &store
-                .doomed(NOW + LIFETIME + 1, 10)
-                .await
-                .expect("the store answers")
-        ),
-        ["end-late"]
-    );
-    assert_eq!(
-        names(&store.doomed(NOW, 10).await.expect("the store answers")),
-        ["end-late"],
-        "gone for good"
-    );
-    clear(store).await;
+    assert_eq!(names(&at(NOW + LIFETIME + 1, 10).await), ["end-late"]);
+    assert_eq!(doomed(store, "elsewhere").await, []);
+    store
+        .tidy_handles(0, NOW + LIFETIME + 1)
+        .await
+        .expect("the store answers");
+    assert_eq!(names(&at(NOW, 10).await), ["end-late"], "gone for good");
 }
 
-/// A crash between removing a context and dooming its handles is made good.
+/// A crash between removing a context and dooming its handles is made good; what is being made is left alone.
 pub async fn handles_of_removed_contexts_are_orphans<S: ContextStore + UpstreamStore>(store: &S) {
-    clear(store).await;
     let stored = sample_context("upstreams", NOW);
     insert(store, &stored).await;
+    let new = HandleRecord {
+        created_at: NOW + 1,
+        ..handle(&sample_id(NOW), "orphans", "orphan-new")
+    };
+    for handle in [
+        handle(&stored.id, "orphans", "orphan-no"),
+        handle(&sample_id(NOW), "orphans", "orphan-yes"),
+        new,
+    ] {
+        store.put_handle(&handle).await.expect("the store answers");
+    }
     store
-        .put_handle(&handle(&stored.id, "p", "orphan-no"))
+        .tidy_handles(NOW + 1, NOW)
         .await
         .expect("the store answers");
-    store
-        .put_handle(&handle(&sample_id(NOW), "p", "orphan-yes"))
-        .await
-        .expect("the store answers");
-    store.doom_orphans().await.expect("the store answers");
     assert_eq!(
         names(&store.handles(&stored.id).await.expect("the store answers")),
         ["orphan-no"]
     );
-    assert!(
-        names(
-            &store
-                .doomed(NOW, u32::MAX)
-                .await
-                .expect("the store answers")
-        )
-        .contains(&"orphan-yes")
-    );
-    clear(store).await;
+    assert_eq!(names(&doomed(store, "orphans").await), ["orphan-yes"]);
 }
 
 /// The soonest to end come first.
 pub async fn expiring_handles_come_soonest_first(store: &dyn UpstreamStore) {
     let context = sample_id(NOW);
-    for (place, seconds) in [("x", 3), ("y", 1), ("z", 2)] {
+    for (name, lifetime) in [("x", 3), ("y", 1), ("z", 2)] {
         let handle = HandleRecord {
-            // Long before everything else in the suite.
-            expires_at: NOW - 1_000_000 + seconds,
-            ..handle(&context, place, &format!("expiring-{place}"))
+            turns: 1,
+            expires_at: NOW + lifetime,
+            ..handle(&context, "expiring", &format!("expiring-{name}"))
         };
         store.put_handle(&handle).await.expect("the store answers");
     }
-    let (start, before) = (NOW - 1_000_000, NOW - 1_000_000 + 3);
-    let expiring = store
-        .expiring(start, before, 10)
-        .await
-        .expect("the store answers");
+    let expiring = async |place: &str, now, limit| {
+        let expiring = store.expiring(place, now, NOW + 3, limit).await;
+        expiring.expect("the store answers")
+    };
     assert_eq!(
-        names(&expiring),
+        names(&expiring("expiring", NOW, 10).await),
         ["expiring-y", "expiring-z"],
         "strictly before"
     );
+    assert_eq!(expiring("expiring", NOW, 1).await.len(), 1);
     assert_eq!(
-        store
-            .expiring(start, before, 1)
-            .await
-            .expect("the store answers")
-            .len(),
-        1
-    );
-    let later = store
-        .expiring(start + 1, before, 10)
-        .await
-        .expect("the store answers");
-    assert_eq!(
-        names(&later),
+        names(&expiring("expiring", NOW + 1, 10).await),
         ["expiring-z"],
         "what has ended is not among them"
     );
+    assert_eq!(expiring("elsewhere", NOW, 10).await, []);
     store
         .doom_handles(&context)
         .await
         .expect("the store answers");
-    assert_eq!(
-        store
-            .expiring(start, before, 10)
-            .await
-            .expect("the store answers"),
-        [],
-        "only living ones"
-    );
-    clear(store).await;
+    assert_eq!(expiring("expiring", NOW, 10).await, [], "only living ones");
 }
 
 /// Accounts add up and go with their context.

@@ -48,33 +48,49 @@ impl UpstreamStore for MemoryStore {
         Ok(())
     }
 
-    async fn doom_orphans(&self) -> Result<(), StoreError> {
+    async fn tidy_handles(
+        &self,
+        made_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
         let mut state = self.state();
         let state = &mut *state;
         for (handle, doomed) in state.handles.values_mut() {
-            *doomed |= !state.contexts.contains_key(&handle.context);
+            *doomed |=
+                handle.created_at < made_before && !state.contexts.contains_key(&handle.context);
         }
-        Ok(())
-    }
-
-    async fn doomed(&self, now: UnixMillis, limit: u32) -> Result<Vec<HandleRecord>, StoreError> {
-        let mut state = self.state();
         state
             .handles
             .retain(|_, (handle, doomed)| !*doomed || handle.expires_at >= now);
-        let doomed = state.handles.values().filter(|(_, doomed)| *doomed);
+        Ok(())
+    }
+
+    async fn doomed(
+        &self,
+        place: &str,
+        now: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<HandleRecord>, StoreError> {
+        let state = self.state();
+        let doomed = state.handles.values().filter(|(handle, doomed)| {
+            *doomed && handle.place == place && handle.expires_at >= now
+        });
         Ok(soonest(doomed.map(|(handle, _)| handle.clone()), limit))
     }
 
     async fn expiring(
         &self,
+        place: &str,
         now: UnixMillis,
         before: UnixMillis,
         limit: u32,
     ) -> Result<Vec<HandleRecord>, StoreError> {
         let state = self.state();
         let expiring = state.handles.values().filter(|(handle, doomed)| {
-            !doomed && handle.expires_at > now && handle.expires_at < before
+            !doomed
+                && handle.place == place
+                && handle.expires_at > now
+                && handle.expires_at < before
         });
         Ok(soonest(expiring.map(|(handle, _)| handle.clone()), limit))
     }

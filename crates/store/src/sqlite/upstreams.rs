@@ -91,40 +91,51 @@ impl UpstreamStore for SqliteStore {
         Ok(())
     }
 
-    async fn doom_orphans(&self) -> Result<(), StoreError> {
+    async fn tidy_handles(
+        &self,
+        made_before: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let mut transaction = self.begin().await?;
         sqlx::query(
-            "UPDATE handles SET doomed = 1 WHERE doomed = 0 AND context NOT IN (SELECT id FROM contexts)",
+            "UPDATE handles SET doomed = 1 \
+             WHERE doomed = 0 AND created_at < ? AND context NOT IN (SELECT id FROM contexts)",
         )
-        .execute(&self.writer)
+        .bind(made_before)
+        .execute(&mut *transaction)
         .await
         .map_err(failure)?;
-        Ok(())
+        sqlx::query("DELETE FROM handles WHERE doomed = 1 AND expires_at < ?")
+            .bind(now)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failure)?;
+        transaction.commit().await.map_err(failure)
     }
 
-    async fn doomed(&self, now: UnixMillis, limit: u32) -> Result<Vec<HandleRecord>, StoreError> {
+    async fn doomed(
+        &self,
+        place: &str,
+        now: UnixMillis,
+        limit: u32,
+    ) -> Result<Vec<HandleRecord>, StoreError> {
         let rows = sqlx::query(concat!(
             "SELECT ",
             handle_columns!(),
-            " FROM handles WHERE doomed = 1 ORDER BY expires_at LIMIT ?"
+            " FROM handles WHERE doomed = 1 AND place = ? AND expires_at >= ? ORDER BY expires_at LIMIT ?"
         ))
+        .bind(place)
+        .bind(now)
         .bind(limit)
         .fetch_all(&self.readers)
         .await
         .map_err(failure)?;
-        let mut doomed: Vec<HandleRecord> = rows.iter().map(handle).collect::<Result<_, _>>()?;
-        if doomed.iter().any(|handle| handle.expires_at < now) {
-            sqlx::query("DELETE FROM handles WHERE doomed = 1 AND expires_at < ?")
-                .bind(now)
-                .execute(&self.writer)
-                .await
-                .map_err(failure)?;
-            doomed.retain(|handle| handle.expires_at >= now);
-        }
-        Ok(doomed)
+        rows.iter().map(handle).collect()
     }
 
     async fn expiring(
         &self,
+        place: &str,
         now: UnixMillis,
         before: UnixMillis,
         limit: u32,
@@ -132,8 +143,10 @@ impl UpstreamStore for SqliteStore {
         let rows = sqlx::query(concat!(
             "SELECT ",
             handle_columns!(),
-            " FROM handles WHERE doomed = 0 AND expires_at > ? AND expires_at < ? ORDER BY expires_at LIMIT ?"
+            " FROM handles WHERE doomed = 0 AND place = ? AND expires_at > ? AND expires_at < ? \
+             ORDER BY expires_at LIMIT ?"
         ))
+        .bind(place)
         .bind(now)
         .bind(before)
         .bind(limit)

@@ -1,16 +1,23 @@
 //! What goes on without a request: pings, longer lives for handles, dropping what nobody needs any more.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::future::join_all;
 use holdfast_protocol::context::{Context, KeepWarm};
 use holdfast_protocol::price;
 use holdfast_protocol::upstream::FailureKind;
 use holdfast_protocol::{ContextId, UnixMillis};
+use holdfast_store::{HandleRecord, StoreError};
 use rust_decimal::Decimal;
 use rust_decimal::prelude::FromPrimitive;
+use tokio::time::{Interval, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
 use super::plan;
+use crate::upstream::handles::CALLS_AT_ONCE;
 use crate::upstream::warmth::{Kept, UseKind};
 use crate::upstream::{Shared, Target};
 
@@ -20,63 +27,139 @@ const ROUND_EVERY: Duration = Duration::from_secs(1);
 /// Rounds between two looks at the store.
 const STORE_ROUNDS: u32 = 5;
 
+/// Rounds between two looks for what was left behind.
+const TIDY_ROUNDS: u32 = 60;
+
 /// A handle is given longer when less than this share of its context's life is left to it.
 const EXTEND_BELOW_PERCENT: i64 = 50;
 
 /// Runs until the service stops.
 pub(crate) async fn run(shared: Arc<Shared>, targets: Vec<Arc<Target>>) {
-    let writing = Arc::clone(&shared);
-    let accounts = async move { writing.accounts.write_until(writing.stopping.clone()).await };
-    tokio::join!(accounts, tend_until(shared, targets));
+    let accounts = shared.accounts.write_until(shared.stopping.clone());
+    let places = places(&targets);
+    // An upstream that hangs holds up nobody but itself.
+    let tending = places.iter().map(|target| tend_until(&shared, target));
+    tokio::join!(accounts, keep_until(&shared), join_all(tending));
 }
 
-async fn tend_until(shared: Arc<Shared>, targets: Vec<Arc<Target>>) {
-    let mut ticks = tokio::time::interval(ROUND_EVERY);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut round = 0_u32;
-    loop {
-        tokio::select! {
-            () = shared.stopping.cancelled() => return,
-            _ = ticks.tick() => {}
-        }
-        keep_warm(&shared).await;
+async fn tend_until(shared: &Arc<Shared>, target: &Arc<Target>) {
+    let mut rounds = Rounds::new(shared);
+    while let Some(round) = rounds.next().await {
+        keep_warm(shared, target).await;
         if round.is_multiple_of(STORE_ROUNDS) {
-            tend_handles(&shared, &targets).await;
+            tend_handles(shared, target).await;
         }
-        round = round.wrapping_add(1);
+    }
+}
+
+async fn keep_until(shared: &Shared) {
+    let mut rounds = Rounds::new(shared);
+    while let Some(round) = rounds.next().await {
+        if round.is_multiple_of(STORE_ROUNDS) {
+            catch_up(shared).await;
+        }
+        if round.is_multiple_of(TIDY_ROUNDS) {
+            tidy(shared).await;
+        }
+    }
+}
+
+struct Rounds {
+    ticks: Interval,
+    stopping: CancellationToken,
+    round: u32,
+}
+
+impl Rounds {
+    fn new(shared: &Shared) -> Self {
+        let mut ticks = tokio::time::interval(ROUND_EVERY);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Rounds {
+            ticks,
+            stopping: shared.stopping.clone(),
+            round: 0,
+        }
+    }
+
+    /// The next round's number when it begins; `None` when the service stops.
+    async fn next(&mut self) -> Option<u32> {
+        tokio::select! {
+            () = self.stopping.cancelled() => None,
+            _ = self.ticks.tick() => {
+                let round = self.round;
+                self.round = round.wrapping_add(1);
+                Some(round)
+            }
+        }
     }
 }
 
 /// One round of everything.
 pub(crate) async fn tend(shared: &Arc<Shared>, targets: &[Arc<Target>]) {
-    keep_warm(shared).await;
-    tend_handles(shared, targets).await;
+    catch_up(shared).await;
+    tidy(shared).await;
+    let places = places(targets);
+    let tending = places.iter().map(|target| async move {
+        keep_warm(shared, target).await;
+        tend_handles(shared, target).await;
+    });
+    join_all(tending).await;
 }
 
-/// Refreshes the copies of contexts that want it, where it pays.
-async fn keep_warm(shared: &Arc<Shared>) {
-    let _round = shared.warmth.round.lock().await;
+/// One target for each place.
+fn places(targets: &[Arc<Target>]) -> Vec<Arc<Target>> {
+    let mut seen = HashSet::new();
+    let mut places = targets.to_vec();
+    places.retain(|target| seen.insert(target.place.clone()));
+    places
+}
+
+async fn catch_up(shared: &Shared) {
+    if let Err(error) = shared.handles.catch_up().await {
+        tracing::debug!(%error, "the store does not take handles yet");
+    }
+}
+
+async fn tidy(shared: &Shared) {
+    if let Err(error) = shared.handles.tidy().await {
+        tracing::debug!(%error, "handles can't be tidied now");
+    }
+}
+
+/// Refreshes the copies at one place of contexts that want it, where it pays.
+async fn keep_warm(shared: &Arc<Shared>, target: &Target) {
+    let _round = target.pinging.lock().await;
     let now = (shared.clock)();
-    for kept in shared.warmth.due(now) {
-        let (context, target) = (&kept.context, &kept.target);
-        let stored = shared.store.get(&context.project, &context.id, now).await;
+    let due = shared.warmth.due(&target.place, now);
+    futures_util::stream::iter(due)
+        .for_each_concurrent(CALLS_AT_ONCE, |kept| keep_one_warm(shared, kept, now))
+        .await;
+}
+
+async fn keep_one_warm(shared: &Arc<Shared>, kept: Kept, now: UnixMillis) {
+    let (context, target) = (&kept.context, &kept.target);
+    let is_needed = match shared.store.get(&context.project, &context.id, now).await {
         // A copy that outlives its context needs nothing.
-        let is_needed =
-            stored.is_ok_and(|stored| stored.expires_at > kept.refreshed_at + kept.lifetime_ms);
-        if !is_needed || !pays(shared, &kept, now) {
-            shared.warmth.let_go(&context.id, &target.place);
-            continue;
+        Ok(stored) => stored.expires_at > kept.refreshed_at + kept.lifetime_ms,
+        Err(StoreError::NotFound) => false,
+        Err(error) => {
+            tracing::debug!(%error, "a ping waits for the store");
+            return;
         }
-        match plan::hold(shared, target, context, &kept.prefix, UseKind::Ping).await {
-            Ok(_) => shared.events.pinged(target),
-            Err(failure) => {
-                shared.warmth.let_go(&context.id, &target.place);
-                tracing::info!(
-                    upstream = target.name(),
-                    failure = failure.kind.as_str(),
-                    "a context can't be kept warm any longer"
-                );
-            }
+    };
+    if !is_needed || !pays(shared, &kept, now) {
+        shared.warmth.let_go(&context.id, &target.place);
+        return;
+    }
+    match plan::hold(shared, target, context, &kept.prefix, UseKind::Ping).await {
+        Ok(_) => shared.events.pinged(target),
+        Err(failure) => {
+            shared.warmth.let_go(&context.id, &target.place);
+            tracing::info!(
+                upstream = target.name(),
+                failure = failure.kind.as_str(),
+                "a context can't be kept warm any longer"
+            );
         }
     }
 }
@@ -106,29 +189,28 @@ fn pays(shared: &Shared, kept: &Kept, now: UnixMillis) -> bool {
         && price::ping_pays(probability, write, read)
 }
 
-/// Longer lives for handles whose contexts live on; an end for those whose contexts are gone.
-async fn tend_handles(shared: &Arc<Shared>, targets: &[Arc<Target>]) {
-    match shared.handles.expiring().await {
+/// At one place, longer lives for handles whose contexts live on, and an end for those whose contexts are gone.
+async fn tend_handles(shared: &Arc<Shared>, target: &Arc<Target>) {
+    match shared.handles.expiring(&target.place).await {
         Ok(records) => {
             let now = (shared.clock)();
-            for record in records {
-                let context = shared
-                    .store
-                    .get(&record.project, &record.context, now)
-                    .await;
-                if let Ok(context) = context {
-                    extend(shared, targets, &context).await;
-                }
-            }
+            futures_util::stream::iter(records)
+                .for_each_concurrent(CALLS_AT_ONCE, |record| async move {
+                    let (project, id) = (&record.project, &record.context);
+                    if let Ok(context) = shared.store.get(project, id, now).await {
+                        extend_one(shared, target, &context, &record).await;
+                    }
+                })
+                .await;
         }
         Err(error) => tracing::debug!(%error, "handles can't be looked through now"),
     }
-    drop_doomed(shared, targets).await;
+    drop_doomed(shared, target).await;
 }
 
-async fn drop_doomed(shared: &Shared, targets: &[Arc<Target>]) {
+async fn drop_doomed(shared: &Shared, target: &Arc<Target>) {
     loop {
-        match shared.handles.drop_doomed(targets).await {
+        match shared.handles.drop_doomed(target).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -144,44 +226,52 @@ pub(super) async fn extend(shared: &Arc<Shared>, targets: &[Arc<Target>], contex
     let Ok(records) = shared.handles.of(&context.id).await else {
         return;
     };
-    let home = shared.warmth.home(&context.id);
+    for record in records {
+        if let Some(target) = targets.iter().find(|target| target.place == record.place) {
+            extend_one(shared, target, context, &record).await;
+        }
+    }
+}
+
+async fn extend_one(
+    shared: &Arc<Shared>,
+    target: &Arc<Target>,
+    context: &Context,
+    record: &HandleRecord,
+) {
     let now = (shared.clock)();
     let left = context.expires_at - now;
-    for record in records {
-        let is_short = (record.expires_at - now) * 100 < left * EXTEND_BELOW_PERCENT;
-        let is_late = record.expires_at < context.expires_at && record.expires_at - now < 60_000;
-        let Some(target) = targets.iter().find(|target| target.place == record.place) else {
-            continue;
-        };
-        // What a context has left behind elsewhere ends by itself.
-        let is_left = home.as_ref().is_some_and(|home| *home != record.place);
-        if record.expires_at <= now || is_left || !(is_short || is_late) {
-            continue;
+    let is_short = (record.expires_at - now) * 100 < left * EXTEND_BELOW_PERCENT;
+    let is_late = record.expires_at < context.expires_at && record.expires_at - now < 60_000;
+    // What a context has left behind elsewhere ends by itself.
+    let home = shared.warmth.home(&context.id);
+    let is_left = home.is_some_and(|home| home != record.place);
+    if record.expires_at <= now || is_left || !(is_short || is_late) {
+        return;
+    }
+    match shared.handles.extend(record, context, target).await {
+        Ok(false) => {}
+        Ok(true) => {
+            let tokens = record.tokens.unwrap_or(context.prefix_tokens);
+            let ms = context.expires_at - record.expires_at;
+            plan::add_storage(shared, target, context, tokens, ms);
         }
-        match shared.handles.extend(&record, context, target).await {
-            Ok(false) => {}
-            Ok(true) => {
-                let tokens = record.tokens.unwrap_or(context.prefix_tokens);
-                let ms = context.expires_at - record.expires_at;
-                plan::add_storage(shared, target, context, tokens, ms);
-            }
-            Err(failure) if failure.kind == FailureKind::HandleGone => {
-                shared.handles.lost(&record).await;
-            }
-            Err(failure) => tracing::debug!(
-                upstream = target.name(),
-                failure = failure.kind.as_str(),
-                "a handle can't be extended now"
-            ),
+        Err(failure) if failure.kind == FailureKind::HandleGone => {
+            shared.handles.lost(record).await;
         }
+        Err(failure) => tracing::debug!(
+            upstream = target.name(),
+            failure = failure.kind.as_str(),
+            "a handle can't be extended now"
+        ),
     }
 }
 
 /// A context is gone: its copies go, too.
 pub(super) async fn release(shared: &Arc<Shared>, targets: &[Arc<Target>], context: &ContextId) {
     if let Err(error) = shared.handles.doom(context).await {
-        tracing::warn!(%error, "a context's handles can't be marked; they end by themselves");
+        tracing::warn!(%error, "a context's handles can't be marked yet");
         return;
     }
-    drop_doomed(shared, targets).await;
+    join_all(targets.iter().map(|target| drop_doomed(shared, target))).await;
 }

@@ -39,7 +39,7 @@ pub(super) struct Plan {
     pub(super) tier_seconds: Option<u32>,
     /// The lifetime of markers at the ends of turns.
     pub(super) history_seconds: Option<u32>,
-    sent: Sent,
+    pub(super) sent: Sent,
     /// Keeps others waiting until the first answer has begun.
     first: Option<OwnedMutexGuard<()>>,
 }
@@ -137,7 +137,7 @@ impl Plan {
             .ensure(shared, context, target, prefix, None)
             .await
         {
-            Ok(ensured) => self.take(shared, target, context, ensured, |again| {
+            Ok(ensured) => self.take(ensured, |again| {
                 if failover {
                     "failover"
                 } else if again {
@@ -173,18 +173,8 @@ impl Plan {
         Ok(())
     }
 
-    fn take(
-        &mut self,
-        shared: &Arc<Shared>,
-        target: &Target,
-        context: &Context,
-        ensured: Ensured,
-        why: impl FnOnce(bool) -> &'static str,
-    ) {
+    fn take(&mut self, ensured: Ensured, why: impl FnOnce(bool) -> &'static str) {
         let Ensured { record, made } = ensured;
-        if made.is_some() {
-            charge_storage(shared, target, context, &record);
-        }
         self.sent = Sent::Handle {
             made: made.and_then(|made| made.usage),
             made_because: made.map(|made| why(made.again)),
@@ -192,29 +182,33 @@ impl Plan {
         self.handle = Some(record);
     }
 
-    /// After the upstream has said that the handle is gone.
+    /// After the upstream has said that the handle is gone. Answers whether a new one was made.
     pub(super) async fn rebuild(
         &mut self,
         shared: &Arc<Shared>,
         target: &Arc<Target>,
         work: &ChatWork,
-    ) -> Result<(), Refusal> {
+    ) -> Result<bool, Refusal> {
         let (Some(record), Some(part), Some(prefix)) =
             (self.handle.take(), &work.prefix, &self.prefix)
         else {
-            return Ok(());
+            return Ok(false);
         };
         shared.handles.lost(&record).await;
         let ensured = shared
             .handles
             .ensure(shared, &part.context, target, prefix, Some(&record.name))
             .await?;
-        self.take(shared, target, &part.context, ensured, |_| "handle_gone");
+        let is_new = ensured.made.is_some();
+        if is_new {
+            refund_storage(shared, target, &part.context, &record);
+        }
+        self.take(ensured, |_| "handle_gone");
         // Another caller may have rebuilt it; for this one it was gone all the same.
         if let Sent::Handle { made_because, .. } = &mut self.sent {
             *made_because = Some("handle_gone");
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// Whether the same can be sent without caching.
@@ -262,11 +256,6 @@ impl Plan {
             name: &record.name,
             with_history: record.turns > 0,
         })
-    }
-
-    /// The first answer has begun: others need not wait any more.
-    pub(super) fn finish(self) -> Sent {
-        self.sent
     }
 }
 
@@ -342,10 +331,6 @@ pub(super) async fn hold(
             .handles
             .ensure(shared, context, target, prefix, None)
             .await?;
-        if let Some(made) = &ensured.made {
-            charge_storage(shared, target, context, &ensured.record);
-            charge(shared, target, context, made.usage.as_ref(), use_kind);
-        }
         return Ok(ensured.record.tokens);
     }
     let encoded = encode(shared, target, context, prefix)
@@ -395,6 +380,18 @@ pub(super) async fn hold(
     Ok(held.prefix_tokens)
 }
 
+/// Puts what a new handle costs on the context's account, whoever asked for it.
+pub(in crate::upstream) fn charge_handle(
+    shared: &Shared,
+    target: &Target,
+    context: &Context,
+    record: &HandleRecord,
+    usage: Option<&BilledUsage>,
+) {
+    charge(shared, target, context, usage, UseKind::Create);
+    charge_storage(shared, target, context, record);
+}
+
 /// Puts what a hold call cost on the context's account.
 fn charge(
     shared: &Shared,
@@ -410,7 +407,7 @@ fn charge(
     };
     let is_ping = use_kind == UseKind::Ping;
     let usage = usage.copied().unwrap_or_default();
-    shared.accounts.add(AccountChange {
+    let change = AccountChange {
         context: context.id.clone(),
         add: Account {
             input_tokens: usage.input_tokens,
@@ -428,16 +425,16 @@ fn charge(
             .unwrap_or_default(),
         home: (!is_ping).then(|| target.place.clone()),
         last_used_at: None,
-    });
+    };
+    if is_ping {
+        shared.accounts.add(change);
+    } else {
+        shared.accounts.add_early(change);
+    }
 }
 
 /// Storage is charged for the whole life that was asked for; what an earlier end saves is taken back then.
-pub(super) fn charge_storage(
-    shared: &Shared,
-    target: &Target,
-    context: &Context,
-    record: &HandleRecord,
-) {
+fn charge_storage(shared: &Shared, target: &Target, context: &Context, record: &HandleRecord) {
     add_storage(
         shared,
         target,
@@ -445,6 +442,13 @@ pub(super) fn charge_storage(
         record.tokens.unwrap_or(context.prefix_tokens),
         record.expires_at - record.created_at,
     );
+}
+
+/// What is known to have ended before its time is not stored any more.
+fn refund_storage(shared: &Shared, target: &Target, context: &Context, record: &HandleRecord) {
+    let tokens = record.tokens.unwrap_or(context.prefix_tokens);
+    let left = record.expires_at - (shared.clock)();
+    add_storage(shared, target, context, tokens, -left.max(0));
 }
 
 /// Adds the storage of `tokens` for `ms` milliseconds (negative: takes it back).
@@ -463,7 +467,7 @@ pub(super) fn add_storage(
     if cost == 0 {
         return;
     }
-    shared.accounts.add(AccountChange {
+    shared.accounts.add_early(AccountChange {
         context: context.id.clone(),
         add: Account {
             storage_cost: cost,

@@ -76,9 +76,9 @@ fn places() -> Vec<Place> {
 }
 
 /// Token kinds that are charged at rates of their own: fresh, read, written, generated.
-type Tokens = [u64; 4];
+pub(super) type Tokens = [u64; 4];
 
-fn charged(charge: &Charge) -> Tokens {
+pub(super) fn charged(charge: &Charge) -> Tokens {
     [
         charge.uncached_input,
         charge.cache_read,
@@ -88,7 +88,7 @@ fn charged(charge: &Charge) -> Tokens {
 }
 
 /// What the gateway says, by upstream, of tokens whose numbers come from `source`.
-fn counted(metrics: &str, source: &str) -> BTreeMap<String, Tokens> {
+pub(super) fn counted(metrics: &str, source: &str) -> BTreeMap<String, Tokens> {
     let mut all: BTreeMap<String, Tokens> = BTreeMap::new();
     for line in metrics.lines() {
         let Some(rest) = line.strip_prefix("holdfast_upstream_tokens_total{") else {

@@ -10,11 +10,12 @@ pub(super) fn of_response(status: u16, body: &[u8]) -> Failure {
     let error = &body["error"];
     let message = error["message"].as_str().unwrap_or_default();
     match kind_of(error) {
+        // The type says no more than "ours"; the status may.
+        Some(FailureKind::ServerError) | None => Failure::of_status(status, message),
         Some(kind) => Failure {
             status: Some(status),
             ..Failure::new(kind, message)
         },
-        None => Failure::of_status(status, message),
     }
 }
 

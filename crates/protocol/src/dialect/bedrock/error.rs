@@ -47,9 +47,8 @@ fn kind_of(name: &str, message: &str) -> Option<FailureKind> {
         "throttlingexception" | "servicequotaexceededexception" => FailureKind::RateLimited,
         "serviceunavailableexception" | "modelnotreadyexception" => FailureKind::Overloaded,
         "modeltimeoutexception" => FailureKind::Timeout,
-        "internalserverexception" | "modelstreamerrorexception" | "modelerrorexception" => {
-            FailureKind::ServerError
-        }
+        // `InternalServerException` says no more than its status.
+        "modelstreamerrorexception" | "modelerrorexception" => FailureKind::ServerError,
         "resourcenotfoundexception" => FailureKind::ModelNotFound,
         "accessdeniedexception"
         | "unrecognizedclientexception"

@@ -112,7 +112,6 @@ impl GoogleError {
             "DEADLINE_EXCEEDED" => Some(FailureKind::Timeout),
             // Billing is off or the region is not served: for the operator, and another upstream may do.
             "FAILED_PRECONDITION" => Some(FailureKind::Unauthorized),
-            "INTERNAL" | "UNKNOWN" => Some(FailureKind::ServerError),
             _ => None,
         }
     }
