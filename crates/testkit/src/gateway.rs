@@ -128,6 +128,11 @@ impl TestGateway {
         TestClient::new(&self.url, Some(self.key.clone()))
     }
 
+    /// The key of [`TestGateway::client`].
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
     /// A client of some project; makes the project and a key.
     pub async fn client_of(&self, project: &str, scopes: &[KeyScope]) -> TestClient {
         let key = make_key(&*self.store, project, scopes, self.clock.now()).await;

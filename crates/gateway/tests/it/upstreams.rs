@@ -9,6 +9,7 @@ mod handles;
 mod keep_warm;
 mod ledger;
 mod lessons;
+mod money;
 mod one_id;
 mod routing;
 mod warm;
