@@ -155,6 +155,8 @@ pub struct CacheRules {
     pub tier_field: TierField,
     /// Whether a marker's lifetime can be written at all (Bedrock Nova: no).
     pub has_ttl: bool,
+    /// Whether a request may name the answer before it, so that the provider says why its cache missed.
+    pub diagnostics: bool,
 }
 
 /// What else differs between providers of one dialect.
@@ -228,6 +230,7 @@ impl CacheRules {
             salt: None,
             tier_field: TierField::None,
             has_ttl: false,
+            diagnostics: false,
         }
     }
 

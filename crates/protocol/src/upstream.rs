@@ -145,6 +145,9 @@ pub struct ChatCall<'a> {
     /// The lifetime that the request asks for as a whole, where [`crate::provider::CacheRules::tier_field`] wants one,
     /// seconds.
     pub tier_seconds: Option<u32>,
+    /// The upstream's name of the context's answer before this one, where its rules have
+    /// [`crate::provider::CacheRules::diagnostics`].
+    pub previous_answer: Option<&'a str>,
     /// What provider and model want.
     pub rules: &'a ModelRules,
 }
@@ -229,7 +232,7 @@ pub enum AnswerEvent {
 pub struct AnswerEnd {
     /// As the upstream reported it; `None`: it did not. Of repeated reports the larger number of each field counts.
     pub usage: Option<BilledUsage>,
-    /// The upstream's id of the answer where it can be continued from.
+    /// The upstream's id of the answer.
     pub response_id: Option<String>,
     /// What the upstream says it charged, US dollars (OpenRouter).
     pub charged_usd: Option<Decimal>,

@@ -114,6 +114,9 @@ impl Target {
         if let Some(seconds) = overrides.handle_seconds_max {
             cache.handle_seconds_max = seconds;
         }
+        if let Some(diagnostics) = overrides.diagnostics {
+            cache.diagnostics = diagnostics;
+        }
         if let Some(prewarm) = overrides.prewarm {
             cache.prewarm = prewarm;
         }

@@ -384,7 +384,7 @@ impl Settlement {
             let facts = Facts {
                 usage: &usage,
                 source,
-                miss_reason,
+                miss_reason: miss_reason.filter(|reason| says_more(reason)),
                 is_cache_reported: cache_reported,
             };
             let mut receipt = self.receipt(context, sent, facts);
@@ -402,6 +402,10 @@ impl Settlement {
                     created_at: self.started_at,
                     expires_at,
                 }),
+                (Some(name), None) if self.target.rules.cache.diagnostics => {
+                    let place = &self.target.place;
+                    self.shared.warmth.answered(&context.id, place, name);
+                }
                 (Some(name), None) => self.discard(name),
                 (None, _) => {}
             }
@@ -684,6 +688,11 @@ impl Settlement {
             last_used_at: Some((self.shared.clock)()),
         });
     }
+}
+
+/// Whether a provider's word for a miss explains anything: what follows a context changes with each question.
+fn says_more(reason: &str) -> bool {
+    !matches!(reason, "messages_changed" | "input_changed")
 }
 
 /// Whether what was read is the context and not only what all prompts share. The context's size may be an estimate of ours,

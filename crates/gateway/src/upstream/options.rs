@@ -137,6 +137,8 @@ pub struct CacheOverrides {
     pub handle_seconds_max: Option<u32>,
     /// How a copy is made or refreshed.
     pub prewarm: Option<Prewarm>,
+    /// Whether the provider is asked why its cache missed.
+    pub diagnostics: Option<bool>,
 }
 
 /// The upstreams of a model.

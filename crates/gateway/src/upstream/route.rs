@@ -299,6 +299,7 @@ impl RouteBackend {
             cache_key: plan.cache_key.as_deref(),
             salt: plan.salt.as_deref(),
             tier_seconds: plan.tier_seconds,
+            previous_answer: plan.previous_answer.as_deref(),
             rules: plan.rules.as_ref().unwrap_or(&target.rules),
         };
         target

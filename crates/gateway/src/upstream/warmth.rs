@@ -43,6 +43,8 @@ struct Entry {
     written_until: Option<UnixMillis>,
     kept: Option<Kept>,
     uses: Uses,
+    /// The upstream's name of the last answer.
+    last_answer: Option<String>,
 }
 
 /// What a ping needs, and how things stand.
@@ -186,6 +188,20 @@ impl Warmth {
         if let Some(entry) = self.lock().get_mut(&(context.clone(), place.to_owned())) {
             entry.written_until = None;
         }
+    }
+
+    /// An answer has ended, which the upstream calls so.
+    pub(super) fn answered(&self, context: &ContextId, place: &str, answer: String) {
+        if let Some(entry) = self.lock().get_mut(&(context.clone(), place.to_owned())) {
+            entry.last_answer = Some(answer);
+        }
+    }
+
+    /// What the upstream calls the context's last answer there.
+    pub(super) fn last_answer(&self, context: &ContextId, place: &str) -> Option<String> {
+        let entries = self.lock();
+        let entry = entries.get(&(context.clone(), place.to_owned()))?;
+        entry.last_answer.clone()
     }
 
     /// Those at `place` whose lifetime is about to end.

@@ -1,8 +1,9 @@
 //! Contexts on upstreams: emulated providers, over real HTTP, by the providers' rules.
 
 mod acceptance;
-mod anthropic;
+
 mod bill;
+mod diagnostics;
 mod every_provider;
 mod failures;
 mod handles;

@@ -128,6 +128,7 @@ impl Case {
                 cache_key: self.cache_key.as_deref(),
                 salt: None,
                 tier_seconds: self.tier_seconds,
+                previous_answer: None,
                 rules: &rules,
             })
             .map(Some)

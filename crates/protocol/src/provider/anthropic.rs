@@ -62,6 +62,7 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
                 .map_or(MIN_TOKENS_DEFAULT, |(_, tokens)| *tokens),
             prewarm: Prewarm::MaxTokensZero,
             has_ttl: true,
+            diagnostics: true,
             ..CacheRules::replay()
         },
         quirks: Quirks {

@@ -288,6 +288,7 @@ fn a_prefix_is_sent_without_being_copied() {
             cache_key: None,
             salt: None,
             tier_seconds: None,
+            previous_answer: None,
             rules: &case.rules,
         })
         .unwrap();

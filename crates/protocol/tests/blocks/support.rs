@@ -98,6 +98,7 @@ impl Case {
             cache_key: Some("key-of-the-context"),
             salt: Some("salt-of-the-tenant"),
             tier_seconds: None,
+            previous_answer: None,
             rules: &self.rules,
         })
     }

@@ -93,6 +93,8 @@ pub(in crate::config) struct CacheTable {
     pub(in crate::config) handle_ttl_max: Option<Located<u32>>,
     /// The cheapest request that makes or refreshes a copy: `none`, `flag`, `max_tokens_zero` or `one_token`.
     pub(in crate::config) prewarm: Option<Located<PrewarmWord>>,
+    /// Whether the provider is asked why its cache missed, where it can tell.
+    pub(in crate::config) diagnostics: Option<Located<bool>>,
 }
 
 /// How projects are kept apart in an upstream's caches.

@@ -558,6 +558,7 @@ fn overrides(
             PrewarmWord::MaxTokensZero => Prewarm::MaxTokensZero,
             PrewarmWord::OneToken => Prewarm::OneToken,
         }),
+        diagnostics: table.diagnostics.as_ref().map(|word| *word.get()),
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Plan {
     pub(super) tier_seconds: Option<u32>,
     /// The lifetime of markers at the ends of turns.
     pub(super) history_seconds: Option<u32>,
+    /// The context's last answer there, where its rules want it.
+    pub(super) previous_answer: Option<String>,
     pub(super) sent: Sent,
     /// Keeps others waiting until the first answer has begun.
     first: Option<OwnedMutexGuard<()>>,
@@ -72,6 +74,7 @@ impl Plan {
             salt: target.rules.cache.salt.map(|_| shared.tenants.salt(tenant)),
             tier_seconds: None,
             history_seconds: None,
+            previous_answer: None,
             sent: Sent::Degraded("no_context".to_owned()),
             first: None,
         };
@@ -113,6 +116,9 @@ impl Plan {
                         Standing::Unknown(guard) => (Some("first_use"), guard),
                     };
                 plan.first = first;
+                if target.rules.cache.diagnostics {
+                    plan.previous_answer = shared.warmth.last_answer(&context.id, &target.place);
+                }
                 plan.sent = Sent::Whole { cold_because };
             }
             Caching::Replay => plan.sent = Sent::Whole { cold_because: None },
@@ -234,6 +240,7 @@ impl Plan {
     ) -> Result<(), Refusal> {
         self.degrade(reason);
         self.tier_seconds = None;
+        self.previous_answer = None;
         self.rules = Some(ModelRules {
             cache: CacheRules::replay(),
             quirks: target.rules.quirks.clone(),

@@ -686,8 +686,17 @@ async fn the_prefix_is_the_same_bytes_on_every_turn() {
             .filter(|request| request.json().unwrap().to_string().contains("QUESTION"))
             .collect();
         assert_eq!(asked.len(), 3, "{provider}");
+        // What names the answer before stands behind everything that is cached.
+        let cached = |request: &RawRequest| {
+            let body = String::from_utf8(request.body.to_vec()).unwrap();
+            body.split(",\"diagnostics\"")
+                .next()
+                .unwrap()
+                .trim_end_matches('}')
+                .to_owned()
+        };
         for request in &asked[1..] {
-            assert_eq!(request.body, asked[0].body, "{provider} {model}");
+            assert!(cached(request) == cached(asked[0]), "{provider} {model}");
         }
     }
 }

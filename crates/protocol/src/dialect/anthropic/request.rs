@@ -61,6 +61,9 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         output_config: output_config(&request.response_format, call.rules)?,
         metadata: request.user.as_deref().map(|user_id| Metadata { user_id }),
         stream: Some(true),
+        diagnostics: call.previous_answer.map(|previous_message_id| Diagnostics {
+            previous_message_id,
+        }),
         others: Map::new(),
     };
     if quirks.passes_unknown_fields {
@@ -112,6 +115,7 @@ pub(super) fn encode_hold(call: &HoldCall<'_>) -> Option<HttpCall> {
         output_config: None,
         metadata: None,
         stream: None,
+        diagnostics: None,
         others: Map::new(),
     };
     let headers = headers(prefix, call.rules);
@@ -157,8 +161,15 @@ struct RequestOut<'a> {
     metadata: Option<Metadata<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    diagnostics: Option<Diagnostics<'a>>,
     #[serde(flatten)]
     others: Map<String, Value>,
+}
+
+#[derive(Serialize)]
+struct Diagnostics<'a> {
+    previous_message_id: &'a str,
 }
 
 #[derive(Serialize)]

@@ -19,6 +19,8 @@ const TOOL_CALLS_MAX: u32 = 512;
 
 /// The longest reason of a cache miss that is kept, characters.
 const MISS_REASON_MAX: usize = 64;
+/// Longest name of an answer that is kept, characters.
+const ANSWER_ID_MAX: usize = 200;
 
 type Events = Vec<Result<AnswerEvent, Failure>>;
 
@@ -29,6 +31,7 @@ pub(super) struct Decoder {
     /// Calls that are being written, by index of their block.
     open_calls: BTreeMap<u64, OpenCall>,
     calls: u32,
+    answer_id: Option<String>,
     miss_reason: Option<String>,
     has_finished: bool,
     has_ended: bool,
@@ -48,6 +51,7 @@ impl Decoder {
             counts: None,
             open_calls: BTreeMap::new(),
             calls: 0,
+            answer_id: None,
             miss_reason: None,
             has_finished: false,
             has_ended: false,
@@ -102,6 +106,9 @@ impl Decoder {
         let usage = &message["usage"];
         if usage.is_object() {
             self.counts.get_or_insert_default().merge(usage);
+        }
+        if let Some(id) = message["id"].as_str() {
+            self.answer_id = Some(id.chars().take(ANSWER_ID_MAX).collect());
         }
         if let Some(reason) = message["diagnostics"]["cache_miss_reason"]["type"].as_str() {
             self.miss_reason = Some(reason.chars().take(MISS_REASON_MAX).collect());
@@ -197,6 +204,7 @@ impl Decoder {
         self.has_ended = true;
         out.push(Ok(AnswerEvent::Done(AnswerEnd {
             usage: self.usage_so_far(),
+            response_id: self.answer_id.take(),
             miss_reason: self.miss_reason.take(),
             cache_reported: self.counts.is_some_and(|counts| counts.cache_reported),
             ..AnswerEnd::default()

@@ -624,6 +624,7 @@ fn a_chat_shares_the_bytes_of_its_prefix() {
             cache_key: None,
             salt: None,
             tier_seconds: None,
+            previous_answer: None,
             rules: &rules,
         })
         .unwrap();

@@ -166,6 +166,7 @@ fn encode_request(request: ChatRequest) -> Vec<u8> {
         cache_key: None,
         salt: None,
         tier_seconds: None,
+        previous_answer: None,
         rules: &rules(),
     };
     let call = OpenAiUpstream.encode_chat(&call).unwrap();

@@ -136,6 +136,7 @@ impl Scene {
             cache_key: self.cache_key.as_deref(),
             salt: self.salt.as_deref(),
             tier_seconds: self.tier_seconds,
+            previous_answer: None,
             rules: &self.rules,
         })
     }
