@@ -187,7 +187,7 @@ pub struct App {
     pub(crate) upstreams: Arc<Shared>,
     targets: Vec<Arc<Target>>,
     clock: Clock,
-    tasks: TaskTracker,
+    pub(crate) tasks: TaskTracker,
     stopping: CancellationToken,
 }
 

@@ -48,12 +48,19 @@ impl Principal {
     }
 }
 
-/// Checks credentials against the store. Every request asks the store, so a revoked key is refused at once; what was
-/// seen before is used only while the store is away.
+/// Checks credentials against the store. A revoked key is refused at once: where others can write to the store, every
+/// request asks it, and what was seen before is used only while it is away; elsewhere whoever revokes says so.
 pub(crate) struct Authenticator {
     store: Arc<dyn Store>,
     required: bool,
-    seen: Mutex<HashMap<[u8; 32], Principal>>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    principals: HashMap<[u8; 32], Principal>,
+    /// Counts revocations: what was read before one is not remembered after it.
+    revocations: u64,
 }
 
 impl Authenticator {
@@ -87,21 +94,30 @@ impl Authenticator {
 
     async fn check(&self, secret: &str) -> Result<Principal, ApiError> {
         let hash = keys::hash(secret);
+        let revocations = {
+            let seen = self.seen();
+            if !self.store.is_shared()
+                && let Some(principal) = seen.principals.get(&hash)
+            {
+                return Ok(principal.clone());
+            }
+            seen.revocations
+        };
         match self.store.key_by_hash(&hash).await {
             Ok(Some(record))
                 if record.revoked_at.is_none() && bool::from(record.hash.ct_eq(&hash)) =>
             {
                 let principal = principal_of(&record);
-                self.remember(hash, &principal);
+                self.remember(hash, &principal, revocations);
                 Ok(principal)
             }
             Ok(_) => {
-                self.seen().remove(&hash);
+                self.seen().principals.remove(&hash);
                 Err(ApiError::unauthenticated())
             }
             Err(error) => {
                 tracing::warn!(%error, "a key can't be looked up");
-                self.seen().get(&hash).cloned().ok_or_else(|| match error {
+                self.seen().principals.get(&hash).cloned().ok_or_else(|| match error {
                     StoreError::NotFound => ApiError::unauthenticated(),
                     _ => ApiError::unavailable(
                         "The key store is away and this key has not been seen lately. Try again.",
@@ -111,18 +127,30 @@ impl Authenticator {
         }
     }
 
-    fn remember(&self, hash: [u8; 32], principal: &Principal) {
+    /// A key has been revoked in the store.
+    pub(crate) fn forget(&self, key_id: &str) {
         let mut seen = self.seen();
-        if seen.len() >= REMEMBERED_KEYS_MAX && !seen.contains_key(&hash) {
-            // Rare and harmless: whoever comes back while the store is there is remembered again.
-            seen.clear();
+        seen.revocations += 1;
+        seen.principals
+            .retain(|_, principal| principal.key_id != key_id);
+    }
+
+    fn remember(&self, hash: [u8; 32], principal: &Principal, revocations: u64) {
+        let mut seen = self.seen();
+        if seen.revocations != revocations {
+            return;
         }
-        if seen.get(&hash) != Some(principal) {
-            seen.insert(hash, principal.clone());
+        let known = &mut seen.principals;
+        if known.len() >= REMEMBERED_KEYS_MAX && !known.contains_key(&hash) {
+            // Rare and harmless: whoever comes back while the store is there is remembered again.
+            known.clear();
+        }
+        if known.get(&hash) != Some(principal) {
+            known.insert(hash, principal.clone());
         }
     }
 
-    fn seen(&self) -> std::sync::MutexGuard<'_, HashMap<[u8; 32], Principal>> {
+    fn seen(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -158,10 +158,17 @@ pub(super) async fn revoke_key(
     id: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Response, Failure> {
     let Path(id) = id.map_err(|_| key_not_found())?;
-    let record = app
-        .store
-        .revoke_key(&id, app.now())
+    let revoking = Arc::clone(&app);
+    // On a task of its own: the key must be forgotten also when the client has gone. Also when the store has failed, for
+    // it may have done it all the same.
+    let task = app.tasks.spawn(async move {
+        let revoked = revoking.store.revoke_key(&id, revoking.now()).await;
+        revoking.authenticator.forget(&id);
+        revoked
+    });
+    let record = task
         .await
+        .map_err(|_| ApiError::internal())?
         .map_err(store_error)?;
     tracing::info!(key.id = record.id, "a key was revoked");
     json(&object(&record))
