@@ -1,9 +1,10 @@
 //! One upstream account, and one model on it.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
+use holdfast_protocol::UnixMillis;
 use holdfast_protocol::dialect;
 use holdfast_protocol::price::{Currency, Decimal, Price, ReadKind};
 use holdfast_protocol::provider::{Caching, Marker, ModelRules, RequestField, UpstreamDialectName};
@@ -22,6 +23,9 @@ use crate::app::Clock;
 const MARKERS_MAX: u8 = 4;
 /// The lifetime that every provider with markers has, seconds.
 const SHORTEST_TIER_SECONDS: u32 = 300;
+
+/// A day, milliseconds.
+const DAY_MS: i64 = 86_400_000;
 
 /// One configured upstream.
 pub(crate) struct Upstream {
@@ -46,6 +50,8 @@ pub(crate) struct Target {
     pub(crate) dialect: &'static dyn UpstreamDialect,
     /// Names account, region and model in one word: what copies are tied to.
     pub(crate) place: String,
+    /// What it costs, and on which day since 1970.
+    price: Mutex<Option<(i64, Option<Arc<Priced>>)>>,
     /// Held by a round of pings, so that two at once do not both send the same.
     pub(super) pinging: AsyncMutex<()>,
     /// Held by a round of dropping copies.
@@ -132,6 +138,7 @@ impl Target {
             weight,
             rules,
             dialect: dialect::upstream(options.dialect),
+            price: Mutex::default(),
             pinging: AsyncMutex::default(),
             dropping: AsyncMutex::default(),
         }
@@ -171,9 +178,23 @@ impl Target {
 
 impl Target {
     /// What the model costs here now; `None` where the catalog does not say.
-    pub(super) fn price(&self, shared: &Shared) -> Option<Priced> {
-        let provider = self.upstream.options.provider.name;
+    pub(super) fn price(&self, shared: &Shared) -> Option<Arc<Priced>> {
         let now = (shared.clock)();
+        // Prices are of days.
+        let day = now.div_euclid(DAY_MS);
+        let mut known = self.price.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((known_day, price)) if *known_day == day => price.clone(),
+            _ => {
+                let price = self.find_price(shared, now).map(Arc::new);
+                *known = Some((day, price.clone()));
+                price
+            }
+        }
+    }
+
+    fn find_price(&self, shared: &Shared, now: UnixMillis) -> Option<Priced> {
+        let provider = self.upstream.options.provider.name;
         let find = |provider: &str, model: &str| shared.catalog.find(provider, model, now);
         let row = find(provider, &self.model).or_else(|| {
             let (vendor, model) = self.model.split_once('/')?;
