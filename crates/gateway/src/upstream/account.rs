@@ -1,6 +1,7 @@
 //! One upstream account, and one model on it.
 
 use std::borrow::Cow;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
@@ -52,6 +53,8 @@ pub(crate) struct Target {
     pub(crate) place: String,
     /// What it costs, and on which day since 1970.
     price: Mutex<Option<(i64, Option<Arc<Priced>>)>>,
+    /// Until when its refusal of markers is remembered, Unix milliseconds.
+    pub(super) refuses_until: AtomicI64,
     /// Held by a round of pings, so that two at once do not both send the same.
     pub(super) pinging: AsyncMutex<()>,
     /// Held by a round of dropping copies.
@@ -138,6 +141,7 @@ impl Target {
             weight,
             rules,
             dialect: dialect::upstream(options.dialect),
+            refuses_until: AtomicI64::new(0),
             price: Mutex::default(),
             pinging: AsyncMutex::default(),
             dropping: AsyncMutex::default(),

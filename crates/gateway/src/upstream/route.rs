@@ -13,6 +13,7 @@ pub(crate) use background::{run, tend};
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -41,6 +42,10 @@ const TOO_SMALL_PERCENT: u64 = 75;
 /// Handles that are replaced in one attempt: of a session's chain each link can be gone. One that was just made is not
 /// replaced.
 const REBUILDS_MAX: u32 = 2;
+
+/// For how long a target that has refused markers is sent none, milliseconds. It would refuse the next ones, too, and
+/// each time take a request for it.
+const REFUSAL_MS: i64 = 600_000;
 
 /// How long a request waits for its turn at an upstream that has as many as it may have.
 const TURN_WAIT: Duration = Duration::from_secs(10);
@@ -145,6 +150,10 @@ impl RouteBackend {
                     rebuilds_left = if is_new { 0 } else { rebuilds_left - 1 };
                 }
                 FailureKind::MarkerRefused | FailureKind::PrefixTooSmall if plan.can_degrade() => {
+                    if failure.kind == FailureKind::MarkerRefused && plan.handle.is_none() {
+                        let until = (self.shared.clock)() + REFUSAL_MS;
+                        target.refuses_until.store(until, Ordering::Relaxed);
+                    }
                     plan.send_plain(&self.shared, target, work, failure.kind.as_str())?;
                 }
                 _ => return Err(Refusal::Failed(failure)),

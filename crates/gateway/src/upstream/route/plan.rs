@@ -1,6 +1,7 @@
 //! What is sent for a context: its handle, or the whole prefix with markers, keys and salts.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_protocol::ApiError;
 use holdfast_protocol::chat::ToolChoice;
@@ -101,6 +102,11 @@ impl Plan {
             Caching::Handle => {
                 plan.use_handle(shared, target, work, context, &prefix, failover)
                     .await?;
+            }
+            Caching::Breakpoint | Caching::Automatic
+                if (shared.clock)() < target.refuses_until.load(Ordering::Relaxed) =>
+            {
+                plan.send_plain(shared, target, work, FailureKind::MarkerRefused.as_str())?;
             }
             Caching::Breakpoint | Caching::Automatic => {
                 let now = (shared.clock)();

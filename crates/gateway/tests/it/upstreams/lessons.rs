@@ -437,6 +437,11 @@ async fn refused_markers_are_left_out_and_the_receipt_says_so() {
     }
     let receipt = super::receipt(&post_stream(&client, &id, "Three?").await);
     assert_eq!(receipt["reason"], "marker_refused");
+    // It is not asked again and again.
+    assert_eq!(super::chats(&emulator, "/chat/completions"), 4);
+    gateway.clock.advance(Duration::from_secs(601));
+    ask(&client, &id, "Four?").await.ok();
+    assert_eq!(super::chats(&emulator, "/chat/completions"), 6);
     gateway.stop().await;
 }
 
