@@ -22,7 +22,9 @@ have() {
         nodejs) command -v node >/dev/null ;;
         npm) command -v npm >/dev/null ;;
         g++|make|cmake|curl) command -v "$1" >/dev/null ;;
-        libclang-dev) ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* >/dev/null 2>&1 ;;
+        # The C interface, which bindgen loads; `libclang-cpp` comes with other packages and is not it.
+        libclang-dev) ls /usr/lib/llvm-*/lib /usr/lib/*/ 2>/dev/null |
+            grep -Eq '^libclang(-[0-9][0-9.]*)?\.so' ;;
         pkg-config) command -v pkg-config >/dev/null ;;
         *) dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
     esac

@@ -228,6 +228,15 @@ pub(crate) trait Backend: Send + Sync {
     /// How it takes implicit contexts.
     fn implicit(&self) -> ImplicitRules;
 
+    /// Tokens of a prompt of these messages and tools: exact where the tokenizer is at hand.
+    async fn count_tokens(
+        &self,
+        project: &str,
+        messages: Vec<Message>,
+        tools: Vec<Tool>,
+        rendered_at: UnixMillis,
+    ) -> Result<u64, ApiError>;
+
     /// About how many tokens the messages add to a prompt.
     fn estimate_tokens(&self, messages: &[Message]) -> u32;
 

@@ -13,10 +13,10 @@ use holdfast_engine::tools::ToolOutput;
 use holdfast_engine::{
     Engine, EngineError, GenerateEvent, GenerateRequest, Generation, Prefix, PrefixUse,
 };
-use holdfast_protocol::chat::{ChatEvent, ContentPart, Message, ResponseFormat, ToolChoice};
+use holdfast_protocol::chat::{ChatEvent, ContentPart, Message, ResponseFormat, Tool, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
 use holdfast_protocol::usage::{CacheStatus, Source};
-use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, Usage};
+use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, UnixMillis, Usage};
 
 use crate::app::SharePrefixes;
 use crate::backend::{
@@ -204,6 +204,27 @@ impl Backend for LocalBackend {
         }
     }
 
+    async fn count_tokens(
+        &self,
+        project: &str,
+        messages: Vec<Message>,
+        tools: Vec<Tool>,
+        rendered_at: UnixMillis,
+    ) -> Result<u64, ApiError> {
+        check_text_only(&messages)?;
+        let engine = self.engine.clone();
+        let namespace = self.namespace(project).to_owned();
+        run_sized(text_bytes(&messages), move || {
+            let plan = engine
+                .template()
+                .plan(&[], &[], &messages, &tools, rendered_at)
+                .map_err(api_error)?;
+            let prefix = engine.prefix(&namespace, &plan.prefix).tokens();
+            Ok(prefix + engine.tokenize(&plan.suffix.concat()).len() as u64)
+        })
+        .await
+    }
+
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {
         let tokens = messages
             .iter()
@@ -213,6 +234,9 @@ impl Backend for LocalBackend {
     }
 
     async fn chat(&self, mut work: ChatWork) -> Result<Answer, ApiError> {
+        if let Some(error) = work.composed.request.inexpressible() {
+            return Err(error.clone());
+        }
         check_text_only(&work.composed.new)?;
         let (plan, prefix) = self.plan(&mut work).await?;
         let request = generate_request(&mut work, prefix, plan.suffix)?;

@@ -10,11 +10,13 @@ mod chat;
 mod contexts;
 mod estimate;
 mod listen;
+mod messages;
 mod models;
 mod observe;
 mod openapi;
 mod reply;
 mod status;
+mod surface;
 
 use std::sync::Arc;
 
@@ -31,7 +33,7 @@ pub use openapi::openapi;
 /// All routes. The same API is there twice, under the paths of OpenAI's and of Ark's SDKs.
 pub fn router(app: Arc<App>) -> Router {
     let inference = Router::new()
-        .nest("/v1", api(contexts::create_openai))
+        .nest("/v1", api(contexts::create_openai).merge(anthropic()))
         .nest("/api/v3", api(contexts::create_ark))
         .route_layer(from_fn_with_state(Arc::clone(&app), access::inference));
 
@@ -64,6 +66,13 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(from_fn_with_state(Arc::clone(&app), observe::catch_panics))
         .layer(from_fn_with_state(Arc::clone(&app), observe::observe))
         .with_state(app)
+}
+
+/// Anthropic's own paths.
+fn anthropic() -> Router<Arc<App>> {
+    Router::new()
+        .route("/messages", post(messages::create))
+        .route("/messages/count_tokens", post(messages::count_tokens))
 }
 
 /// The API below its prefix. Create differs by surface: Ark's SDK leaves `mode` out and means `session`.

@@ -299,6 +299,10 @@ pub struct Original {
     pub dialect: ClientDialect,
     /// The body.
     pub body: Bytes,
+    /// Headers that belong to it, by their lower-case names.
+    pub headers: Vec<(&'static str, String)>,
+    /// What of it no other dialect can express, as the error that everybody else answers with: the first such field.
+    pub only: Option<ApiError>,
 }
 
 /// The dialects that clients speak.
@@ -358,6 +362,11 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
+    /// What of it can't be said in any dialect but the one it came in.
+    pub fn inexpressible(&self) -> Option<&ApiError> {
+        self.original.as_ref()?.only.as_ref()
+    }
+
     /// A request that leaves everything else to the defaults.
     pub fn new(model: Option<String>, messages: Vec<Message>) -> Self {
         ChatRequest {

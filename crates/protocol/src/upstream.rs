@@ -159,6 +159,8 @@ pub struct OriginalCall<'a> {
     pub model: &'a str,
     /// The body; a JSON object that the dialect's own decoder has accepted.
     pub body: &'a Bytes,
+    /// Headers that belong to it, by their lower-case names.
+    pub headers: &'a [(&'static str, String)],
     /// Whether the client wants a stream.
     pub stream: bool,
     /// See [`ChatCall::cache_key`].

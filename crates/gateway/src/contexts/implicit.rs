@@ -239,7 +239,10 @@ impl Contexts {
         is_automatic: bool,
         request: &mut ChatRequest,
     ) -> Option<Attached> {
-        if request.context_id.is_some() || request.messages.is_empty() {
+        if request.context_id.is_some()
+            || request.messages.is_empty()
+            || request.inexpressible().is_some()
+        {
             return None;
         }
         let rules = model.backend.implicit();

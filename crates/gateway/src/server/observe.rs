@@ -20,11 +20,14 @@ use rand::RngExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::reply;
+use super::surface::Surface;
 use crate::app::App;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
 
 const REQUEST_ID: &str = "x-request-id";
+/// Where Anthropic's SDKs look for it.
+const ANTHROPIC_REQUEST_ID: &str = "request-id";
 const CLIENT_REQUEST_ID: &str = "x-client-request-id";
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
@@ -73,6 +76,7 @@ pub(super) async fn observe(
     mut request: Request,
     next: Next,
 ) -> Response {
+    let surface = Surface::of(request.uri(), request.headers());
     let client_id = sane_header(request.headers(), CLIENT_REQUEST_ID);
     let request_id = sane_header(request.headers(), REQUEST_ID).unwrap_or_else(new_request_id);
     let trail = Trail {
@@ -98,15 +102,19 @@ pub(super) async fn observe(
     let deadline = tokio::time::Instant::now() + time_limit;
     request.extensions_mut().insert(trail);
     request.extensions_mut().insert(Deadline(deadline));
-    let mut response = match tokio::time::timeout_at(deadline, next.run(request)).await {
+    let response = match tokio::time::timeout_at(deadline, next.run(request)).await {
         Ok(response) => response,
         Err(_) => reply::error(&ApiError::timeout(
             "The request took longer than the server allows.",
         )),
     };
 
+    let mut response = reply::in_dialect(surface, response);
     record.status = response.status().as_u16();
     let headers = response.headers_mut();
+    if surface == Surface::Anthropic {
+        headers.insert(ANTHROPIC_REQUEST_ID, request_id.clone());
+    }
     headers.insert(REQUEST_ID, request_id);
     if let Some(client_id) = client_id {
         headers.insert(CLIENT_REQUEST_ID, client_id);

@@ -8,7 +8,7 @@ use utoipa::{Modify, OpenApi};
 
 use holdfast_protocol::dialect::openai::wire;
 
-use super::{admin, chat, contexts, estimate, models, status};
+use super::{admin, chat, contexts, estimate, messages, models, status};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -28,6 +28,8 @@ use super::{admin, chat, contexts, estimate, models, status};
         contexts::fork,
         chat::chat_completions,
         chat::context_chat_completions,
+        messages::create,
+        messages::count_tokens,
         models::list,
         models::get,
         admin::create_key,

@@ -6,7 +6,8 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use holdfast_protocol::ApiError;
-use holdfast_protocol::dialect::openai;
+
+use super::surface::Surface;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
@@ -33,9 +34,27 @@ pub(super) fn json(body: Bytes) -> Response {
     response
 }
 
-/// The error in the envelope of OpenAI's API, which Ark shares.
+/// The error in the envelope of OpenAI's API, which Ark shares. Other surfaces get theirs from [`in_dialect`].
 pub(super) fn error(error: &ApiError) -> Response {
-    let (status, body) = openai::encode_error(error);
+    let mut response = error_of(Surface::OpenAi, error);
+    response.extensions_mut().insert(error.clone());
+    response
+}
+
+/// The same answer as a surface's clients know it, if it is an error.
+pub(super) fn in_dialect(surface: Surface, mut response: Response) -> Response {
+    match response.extensions_mut().remove::<ApiError>() {
+        Some(error) if surface != Surface::OpenAi => {
+            let mut told = error_of(surface, &error);
+            *told.extensions_mut() = std::mem::take(response.extensions_mut());
+            told
+        }
+        _ => response,
+    }
+}
+
+fn error_of(surface: Surface, error: &ApiError) -> Response {
+    let (status, body) = surface.encode_error(error);
     let mut response = json(body);
     *response.status_mut() =
         StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use holdfast_protocol::chat::{Message, Original};
+use holdfast_protocol::chat::{Message, Original, Tool};
 use holdfast_protocol::context::{Context, OnTooSmall, Warm};
 use holdfast_protocol::provider::Caching;
 use holdfast_protocol::upstream::{ChatCall, Failure, FailureKind, OriginalCall};
@@ -218,9 +218,10 @@ impl RouteBackend {
         total_until: tokio::time::Instant,
     ) -> Result<(Running, Attempt), Refusal> {
         let original = own_words(target, work);
-        let call = match original {
-            Some(original) => self.original_call(target, work, plan, original)?,
-            None => self.call(target, work, plan)?,
+        let call = match (original, work.composed.request.inexpressible()) {
+            (Some(original), _) => self.original_call(target, work, plan, original)?,
+            (None, Some(error)) => return Err(Refusal::Inexpressible(error.clone())),
+            (None, None) => self.call(target, work, plan)?,
         };
         let attempt = Attempt::new(settlement);
         let mut has_head = false;
@@ -284,6 +285,7 @@ impl RouteBackend {
             .encode_original(&OriginalCall {
                 model: &target.model,
                 body: &original.body,
+                headers: &original.headers,
                 stream: work.composed.request.stream,
                 cache_key: plan.cache_key.as_deref(),
                 tenant_line: line.as_deref(),
@@ -502,6 +504,18 @@ impl Backend for RouteBackend {
                 .any(|target| target.rules.cache.caching == Caching::Handle),
             speaks: first.filter(|_| spoken.all(|other| other == first)),
         }
+    }
+
+    async fn count_tokens(
+        &self,
+        _project: &str,
+        messages: Vec<Message>,
+        tools: Vec<Tool>,
+        _rendered_at: UnixMillis,
+    ) -> Result<u64, ApiError> {
+        let messages: u64 = messages.iter().map(super::estimate::message).sum();
+        let tools: u64 = tools.iter().map(super::estimate::tool).sum();
+        Ok(messages + tools)
     }
 
     fn estimate_tokens(&self, messages: &[Message]) -> u32 {

@@ -1,11 +1,20 @@
 //! The same contexts under `/v1` and `/api/v3`, and the model list.
 
+mod anthropic;
 mod implicit;
 
 use holdfast_testkit::TestGateway;
 use serde_json::json;
 
 use crate::say;
+
+/// About so many tokens of text for an emulator, and a good deal more for the toy engine.
+fn words(count: usize) -> String {
+    (0..count)
+        .map(|word| format!("word{word}"))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
 
 #[tokio::test]
 async fn a_context_made_on_one_surface_works_on_the_other() {

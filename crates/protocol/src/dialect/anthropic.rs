@@ -21,6 +21,7 @@
 //! them), of the history and of the history as it was one turn earlier: three at most, and none on new messages.
 
 mod block;
+pub mod client;
 mod error;
 mod original;
 mod prefix;

@@ -10,15 +10,8 @@ use holdfast_store::KeyScope;
 use holdfast_testkit::{Reply, TestClient, TestGateway, upstream};
 use serde_json::{Value, json};
 
+use super::words;
 use crate::say;
-
-/// About so many tokens of text for an emulator, and a good deal more for the toy engine.
-fn text(words: usize) -> String {
-    (0..words)
-        .map(|word| format!("word{word}"))
-        .collect::<Vec<_>>()
-        .join(" ")
-}
 
 fn marked(text: &str, ttl: Option<&str>) -> Value {
     let mut marker = json!({"mode": "explicit"});
@@ -51,7 +44,7 @@ fn counts(reply: &Reply) -> (u64, u64, u64) {
 async fn a_marked_prefix_is_written_once_and_read_from_then_on() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
-    let system = json!({"role": "system", "content": [marked(&text(40), None)]});
+    let system = json!({"role": "system", "content": [marked(&words(40), None)]});
     let ask = async |question: &str| {
         chat(
             &client,
@@ -77,7 +70,7 @@ async fn a_marked_prefix_is_written_once_and_read_from_then_on() {
         second.header("x-context-cache"),
         "hit; tier=kv; origin=marker"
     );
-    let plain = [say("system", &text(40)), say("user", "two")];
+    let plain = [say("system", &words(40)), say("user", "two")];
     assert_eq!(
         second.answer(),
         chat(&client, "tiny", &plain, json!({})).await.answer(),
@@ -107,7 +100,7 @@ async fn a_marker_in_the_middle_of_a_message_divides_it() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
     let ask = async |question: &str| {
-        let parts = json!([marked(&text(40), None), {"type": "text", "text": question}]);
+        let parts = json!([marked(&words(40), None), {"type": "text", "text": question}]);
         let message = json!({"role": "user", "content": parts});
         chat(&client, "tiny", &[message], json!({})).await
     };
@@ -121,7 +114,7 @@ async fn it_lives_as_long_as_the_marker_says_after_each_use() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
     let context = async |ttl: Option<&str>, name: &str| {
-        let text = format!("{name} {}", text(40));
+        let text = format!("{name} {}", words(40));
         let system = json!({"role": "system", "content": [marked(&text, ttl)]});
         let reply = chat(&client, "tiny", &[system, say("user", "hi")], json!({})).await;
         reply.ok()["context_cache"]["context_id"].clone()
@@ -141,7 +134,7 @@ async fn it_lives_as_long_as_the_marker_says_after_each_use() {
 async fn a_conversation_computes_only_what_is_new() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
-    let mut messages = vec![say("system", &text(40))];
+    let mut messages = vec![say("system", &words(40))];
     let mut before = 0;
     for turn in 0..4 {
         messages
@@ -165,7 +158,7 @@ async fn no_project_meets_anothers_and_no_model_anothers() {
     let gateway = TestGateway::start().await;
     let mine = gateway.client();
     let theirs = gateway.client_of("other", &[KeyScope::Inference]).await;
-    let system = json!({"role": "system", "content": [marked(&text(40), None)]});
+    let system = json!({"role": "system", "content": [marked(&words(40), None)]});
     let messages = [system, say("user", "hi")];
     let first = chat(&mine, "tiny", &messages, json!({})).await;
     let id = first.ok()["context_cache"]["context_id"].clone();
@@ -189,7 +182,7 @@ async fn it_gives_way_to_contexts_with_names_and_is_found_again_after_a_start() 
             .limits(|limits| limits.contexts_per_project_max = 2)
     };
     let ask = async |client: &TestClient, name: &str| {
-        let system = json!({"role": "system", "content": [marked(&format!("{name} {}", text(40)), Some("30m"))]});
+        let system = json!({"role": "system", "content": [marked(&format!("{name} {}", words(40)), Some("30m"))]});
         chat(client, "tiny", &[system, say("user", "hi")], json!({})).await
     };
     let gateway = builder().start().await;
@@ -228,7 +221,7 @@ async fn a_cache_key_keeps_what_comes_before_the_question() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
     let ask = async |question: &str| {
-        let messages = [say("system", &text(40)), say("user", question)];
+        let messages = [say("system", &words(40)), say("user", question)];
         chat(&client, "tiny", &messages, json!({"prompt_cache_key": "k"})).await
     };
     let (_, read, written) = counts(&ask("one").await);
@@ -253,7 +246,7 @@ async fn markers_of_another_dialect_work_on_every_kind_of_upstream() {
         .start()
         .await;
     let client = gateway.client();
-    let system = json!({"role": "system", "content": [marked(&text(6000), None)]});
+    let system = json!({"role": "system", "content": [marked(&words(6000), None)]});
     for model in ["on-anthropic", "on-gemini", "on-openai"] {
         let ask = async |question: &str| {
             chat(
@@ -275,7 +268,7 @@ async fn the_gateway_notices_what_requests_begin_with() {
     let gateway = TestGateway::builder().auto_context().start().await;
     let client = gateway.client();
     let ask = async |question: &str| {
-        let messages = [say("system", &text(800)), say("user", question)];
+        let messages = [say("system", &words(800)), say("user", question)];
         chat(&client, "tiny", &messages, json!({})).await
     };
     let first = ask("one").await;
@@ -295,7 +288,7 @@ async fn the_gateway_notices_what_requests_begin_with() {
 
     // What is small is left alone.
     for question in ["one", "two", "three"] {
-        let messages = [say("system", &text(20)), say("user", question)];
+        let messages = [say("system", &words(20)), say("user", question)];
         let reply = chat(&client, "tiny", &messages, json!({})).await;
         assert_eq!(reply.header("x-context-cache"), "");
     }
@@ -306,7 +299,7 @@ async fn without_the_setting_it_notices_nothing() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
     for question in ["one", "two", "three"] {
-        let messages = [say("system", &text(800)), say("user", question)];
+        let messages = [say("system", &words(800)), say("user", question)];
         let reply = chat(&client, "tiny", &messages, json!({})).await;
         assert_eq!(reply.header("x-context-cache"), "");
     }
@@ -316,7 +309,7 @@ async fn without_the_setting_it_notices_nothing() {
 async fn many_at_once_write_it_once() {
     let gateway = TestGateway::start().await;
     let client = gateway.client();
-    let system = json!({"role": "system", "content": [marked(&text(40), None)]});
+    let system = json!({"role": "system", "content": [marked(&words(40), None)]});
     let asked = (0..20).map(|number| {
         let (client, system) = (client.clone(), system.clone());
         async move {

@@ -41,8 +41,17 @@ pub(super) fn encode(call: &OriginalCall<'_>) -> Result<HttpCall, ApiError> {
     let asks_for_one_hour = ONE_HOUR
         .iter()
         .any(|ttl| call.body.windows(ttl.len()).any(|window| window == *ttl));
-    if asks_for_one_hour {
-        headers.push((BETA_HEADER, ONE_HOUR_BETA.to_owned()));
+    let mut betas: Vec<&str> = call
+        .headers
+        .iter()
+        .filter(|(name, _)| *name == BETA_HEADER)
+        .map(|(_, value)| value.as_str())
+        .collect();
+    if asks_for_one_hour && !betas.iter().any(|betas| betas.contains(ONE_HOUR_BETA)) {
+        betas.push(ONE_HOUR_BETA);
+    }
+    if !betas.is_empty() {
+        headers.push((BETA_HEADER, betas.join(",")));
     }
     Ok(HttpCall {
         headers,
