@@ -6,7 +6,8 @@ use std::sync::Mutex;
 /// One charged request. Token kinds are disjoint: each token is in exactly one of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Charge {
-    /// `chat`, `create` (a cache resource or a prefix), `prewarm`, `storage`.
+    /// `chat`, `create` (a cache resource or a prefix), `prewarm`, `storage`; beside chat `embeddings`, `completions`,
+    /// `images`, `speech`, `transcription`.
     pub kind: String,
     /// Whose key it was.
     pub account: String,

@@ -54,7 +54,7 @@ pub const ALL: &[Entry] = &[
     entry("vertex", "Google Vertex AI (bearer token: test-token)", "vertex", "/v1/projects/test-project/locations/us-central1", || Box::new(gemini::Gemini::vertex("test-token"))),
     entry("ark", "Volcengine Ark: Responses, Chat, Context API", "ark", "/api/v3", || Box::new(ark::Ark::new())),
     entry("byteplus", "BytePlus ModelArk, the same rules", "byteplus", "/api/v3", || Box::new(ark::Ark::byteplus())),
-    entry("openai", "OpenAI: Chat Completions and Responses", "openai", "/v1", || Box::new(openai::OpenAi::new())),
+    entry("openai", "OpenAI: Chat Completions, Responses, and what is beside chat", "openai", "/v1", || Box::new(openai::OpenAi::new())),
     entry("azure", "Azure OpenAI, Standard", "azure", "/openai/v1", || Box::new(openai::OpenAi::azure())),
     entry("azure-ptu", "Azure OpenAI, provisioned (no breakpoints)", "azure", "/openai/v1", || Box::new(openai::OpenAi::azure_ptu())),
     entry("qwen", "Alibaba DashScope: explicit, implicit and session caches", "qwen", "/compatible-mode/v1", || Box::new(compatible::Compatible::qwen())),

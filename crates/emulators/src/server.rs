@@ -288,7 +288,7 @@ fn broken(mut flight: Flight) -> Response<axum::body::Body> {
         .unwrap()
 }
 
-/// Requests for an answer; the others manage cache resources or list models.
+/// Requests for an answer, a chat's or what is beside chat; the others manage cache resources or list models.
 fn is_chat(request: &RawRequest) -> bool {
     let path = request.path.as_str();
     request.method == "POST"
@@ -300,6 +300,12 @@ fn is_chat(request: &RawRequest) -> bool {
             "/converse",
             "/converse-stream",
             "/api/chat",
+            "/embeddings",
+            "/images/generations",
+            "/images/edits",
+            "/audio/speech",
+            "/audio/transcriptions",
+            "/audio/translations",
         ]
         .iter()
         .any(|end| path.ends_with(end)))

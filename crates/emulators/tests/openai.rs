@@ -4,6 +4,8 @@
 
 #[path = "openai/azure.rs"]
 mod azure;
+#[path = "openai/beside.rs"]
+mod beside;
 #[path = "openai/breakpoints.rs"]
 mod breakpoints;
 #[path = "openai/faults.rs"]

@@ -20,6 +20,8 @@ pub enum ToolOutput {
     /// The answer is text, whatever it looks like.
     #[default]
     None,
+    /// The same, and thinking is text too: the prompt was no chat.
+    Raw,
     /// The answer is one call, as `Grammar::ToolCalls` forces it.
     Forced,
     /// The answer is text in which the model may call tools in the notation it was trained on: `<tool_call>` (Hermes,
@@ -83,7 +85,10 @@ impl ToolParser {
         ToolParser {
             output,
             new_id,
-            state: State::Start,
+            state: match output {
+                ToolOutput::Raw => State::Plain,
+                _ => State::Start,
+            },
             pending: String::new(),
             drop_space: false,
             calls: 0,
@@ -94,7 +99,7 @@ impl ToolParser {
     /// Says whether the prompt ended inside a thinking block, so that the answer begins there: see [`opens_thinking`].
     #[must_use]
     pub fn thinking_already(mut self, thinking: bool) -> Self {
-        if thinking {
+        if thinking && self.output != ToolOutput::Raw {
             self.state = State::Thinking;
             self.drop_space = true;
         }
@@ -208,7 +213,7 @@ impl ToolParser {
     fn step_answer(&mut self) -> Step {
         self.state = match (self.output, self.pending.trim_start().chars().next()) {
             (_, None) => return Step::NeedMore,
-            (ToolOutput::None, _) => State::Plain,
+            (ToolOutput::None | ToolOutput::Raw, _) => State::Plain,
             (ToolOutput::Forced, _) => State::Forced(ForcedCall::default()),
             (ToolOutput::Auto, Some('{' | '[')) => State::Bare {
                 calls: Vec::new(),

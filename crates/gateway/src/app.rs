@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, StoreError, UpstreamStore};
+use holdfast_store::{ContextStore, ResponseStore, StoreError, UpstreamStore};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
 use crate::events::Events;
 use crate::idempotency::Replays;
+use crate::responses::Responses;
 use crate::routing::Models;
 pub use crate::upstream::{
     CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
@@ -29,10 +30,13 @@ use crate::upstream::{Parts, Shared, Target, Upstreams};
 /// How long stopping waits for writes that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
-/// Everything the gateway keeps durably.
-pub trait Store: ContextStore + KeyStore + UpstreamStore {}
+/// How often what has expired is looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
-impl<T: ContextStore + KeyStore + UpstreamStore> Store for T {}
+/// Everything the gateway keeps durably.
+pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore {}
+
+impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore> Store for T {}
 
 /// The time, as a function so that tests can move it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -93,6 +97,12 @@ pub struct Limits {
     pub contexts_per_project_max: u64,
     /// Most tokens in living contexts of one project.
     pub context_tokens_per_project_max: u64,
+    /// How long a response of the Responses surface is kept where the request does not say, seconds.
+    pub response_seconds: u32,
+    /// Most stored responses and conversations of one project.
+    pub responses_per_project_max: u64,
+    /// Most that they take in one project, bytes.
+    pub response_bytes_per_project_max: u64,
 }
 
 impl Default for Limits {
@@ -105,6 +115,10 @@ impl Default for Limits {
             session_wait_ms: 0,
             contexts_per_project_max: 100_000,
             context_tokens_per_project_max: 1_000_000_000,
+            // As long as OpenAI keeps them.
+            response_seconds: 30 * 86_400,
+            responses_per_project_max: 1_000_000,
+            response_bytes_per_project_max: 8 * 1024 * 1024 * 1024,
         }
     }
 }
@@ -181,6 +195,7 @@ pub struct App {
     pub(crate) models: Arc<Models>,
     pub(crate) authenticator: Authenticator,
     pub(crate) contexts: Arc<Contexts>,
+    pub(crate) responses: Arc<Responses>,
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
     pub(crate) in_flight: Arc<Semaphore>,
@@ -238,7 +253,14 @@ impl App {
             Arc::clone(&clock),
             tasks.clone(),
         );
+        let responses = Responses::new(
+            Arc::clone(&store),
+            limits.clone(),
+            Arc::clone(&clock),
+            tasks.clone(),
+        );
         Ok(Arc::new(App {
+            responses: Arc::new(responses),
             authenticator: Authenticator::new(Arc::clone(&store), auth_required),
             contexts: Arc::new(contexts),
             replays: Replays::new(),
@@ -265,10 +287,9 @@ impl App {
     /// The store can't be read.
     pub async fn start(self: &Arc<Self>) -> Result<(), StoreError> {
         self.contexts.resume().await?;
-        let contexts = Arc::clone(&self.contexts);
-        let stopping = self.stopping.clone();
+        let app = Arc::clone(self);
         self.tasks
-            .spawn(async move { contexts.sweep_until(stopping).await });
+            .spawn(async move { app.sweep_until_stopped().await });
         if !self.targets.is_empty() {
             self.tasks.spawn(crate::upstream::run(
                 Arc::clone(&self.upstreams),
@@ -302,11 +323,25 @@ impl App {
         crate::upstream::tend(&self.upstreams, &self.targets).await;
     }
 
-    /// Removes every context that has expired, as the sweeper does by itself every few seconds.
+    /// Removes every context, response and conversation that has expired, as the sweeper does by itself every few seconds.
     ///
     /// # Errors
     /// The store can't be reached.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
-        self.contexts.sweep().await
+        Ok(self.contexts.sweep().await? + self.responses.sweep().await?)
+    }
+
+    async fn sweep_until_stopped(&self) {
+        let mut ticks = tokio::time::interval(SWEEP_EVERY);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            if let Err(error) = self.sweep().await {
+                tracing::warn!(%error, "what has expired can't be removed now");
+            }
+        }
     }
 }

@@ -4,12 +4,18 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use holdfast_engine::Prefix;
 use holdfast_protocol::chat::{ChatEvent, ClientDialect, Message, Tool, ToolChoice};
+use holdfast_protocol::completion::CompletionRequest;
 use holdfast_protocol::compose::ComposedRequest;
 use holdfast_protocol::price::Estimate;
+use holdfast_protocol::provider::RawPath;
+use holdfast_protocol::raw::RawBody;
 use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis, Usage};
+use reqwest::header::HeaderMap;
+use tokio::time::Instant;
 
 use crate::upstream::UpstreamPrefix;
 
@@ -185,6 +191,38 @@ pub(crate) struct Answer {
     pub(crate) events: BoxStream<'static, Result<ChatEvent, ApiError>>,
 }
 
+/// Raw texts to continue.
+#[derive(Debug)]
+pub(crate) struct TextWork {
+    /// The tenant.
+    pub(crate) project: String,
+    /// What is asked.
+    pub(crate) request: CompletionRequest,
+}
+
+/// A request that goes to an upstream as it came, but for the model's name.
+#[derive(Debug)]
+pub(crate) struct RawWork {
+    /// Where to.
+    pub(crate) path: RawPath,
+    /// The request.
+    pub(crate) body: RawBody,
+    /// Name of the configured model, for the counters.
+    pub(crate) model: String,
+    /// When the whole answer must have been given.
+    pub(crate) deadline: Instant,
+}
+
+/// An upstream's answer as it comes.
+pub(crate) struct RawAnswer {
+    /// A success.
+    pub(crate) status: u16,
+    /// All that the upstream sent.
+    pub(crate) headers: HeaderMap,
+    /// Ends with the answer, or with an error where it broke off. Dropping it cancels the request.
+    pub(crate) body: BoxStream<'static, Result<Bytes, ApiError>>,
+}
+
 /// Something that can hold prefixes and answer chats.
 #[async_trait]
 pub(crate) trait Backend: Send + Sync {
@@ -242,4 +280,20 @@ pub(crate) trait Backend: Send + Sync {
 
     /// Answers. Returns when the answer begins, so that whatever goes wrong before has a status of its own.
     async fn chat(&self, work: ChatWork) -> Result<Answer, ApiError>;
+
+    /// Continues raw texts, where an engine of ours can: upstreams are sent such requests as they are.
+    async fn complete(&self, _work: TextWork) -> Result<Answer, ApiError> {
+        Err(ApiError::internal())
+    }
+
+    /// Sends a request on. Returns with the first bytes of the answer.
+    async fn pass_through(&self, work: RawWork) -> Result<RawAnswer, ApiError> {
+        Err(ApiError::unsupported(
+            "model",
+            format!(
+                "is answered by the embedded engine, which has no endpoint `{}`",
+                work.path.path()
+            ),
+        ))
+    }
 }

@@ -39,6 +39,8 @@ pub struct Config {
     pub log: LogConfig,
     /// Rules for contexts.
     pub contexts: ContextsConfig,
+    /// How long and how many responses are kept.
+    pub responses: ResponsesConfig,
     /// Who may use the server.
     pub auth: AuthConfig,
     /// Folder of pulled model files.
@@ -89,6 +91,17 @@ pub enum LogFormat {
     Pretty,
     /// One JSON object a line.
     Json,
+}
+
+/// `[responses]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResponsesConfig {
+    /// How long a response is kept where the request does not say, seconds.
+    pub ttl_seconds: u32,
+    /// Most stored responses and conversations of a project.
+    pub per_project_max: u64,
+    /// Most that they take in one project, bytes.
+    pub bytes_per_project_max: u64,
 }
 
 /// `[contexts]`.

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_protocol::context::{
-    ContextContent, ContextPage, CreateContext, CreateSurface, ForkContext,
+    ContextContent, ContextPage, CreateContext, CreateSurface, ForkContext, ProfileKind,
 };
 use holdfast_protocol::{ApiError, Context, ContextId, Message, UnixMillis};
 use holdfast_store::StoreError;
@@ -145,7 +145,10 @@ impl Contexts {
             rendered_at: rendered_at(now),
         };
         let prefix = model.backend.prepare(content).await?;
-        let profile = &model.entry.profile;
+        let profile = match surface {
+            CreateSurface::Google => &model.entry.profile.of_kind(ProfileKind::Gemini),
+            CreateSurface::OpenAi | CreateSurface::Ark => &model.entry.profile,
+        };
         let context = Context::new(
             &create,
             surface,
@@ -177,7 +180,7 @@ impl Contexts {
         let child = parent.fork(
             &loaded.content,
             fork,
-            &model.entry.profile,
+            &model.entry.profile.of_kind(parent.profile),
             new_id(now),
             now,
         )?;
@@ -222,7 +225,8 @@ impl Contexts {
         // Not while the row is being loaded: the one read before would be kept as the last one seen.
         let _loading = self.loading.lock(id).await;
         let now = self.now();
-        context.set_ttl(ttl_seconds, &model.entry.profile, now)?;
+        let profile = model.entry.profile.of_kind(context.profile);
+        context.set_ttl(ttl_seconds, &profile, now)?;
         let context = self
             .store
             .set_ttl(project, id, context.ttl_seconds, context.expires_at, now)
@@ -486,7 +490,7 @@ fn new_id(now: UnixMillis) -> ContextId {
     ContextId::new(now, rand::rng().random())
 }
 
-fn unavailable() -> ApiError {
+pub(crate) fn unavailable() -> ApiError {
     let mut error = ApiError::unavailable(
         "The store is away, and this can't be done without it. Try again in a moment.",
     );
@@ -495,7 +499,7 @@ fn unavailable() -> ApiError {
 }
 
 /// What a client is told when the store fails. Logged here, because nobody further up knows the cause.
-fn store_error(error: StoreError) -> ApiError {
+pub(crate) fn store_error(error: StoreError) -> ApiError {
     match error {
         StoreError::NotFound => ApiError::context_not_found(),
         StoreError::Conflict => ApiError::context_busy(),

@@ -252,8 +252,8 @@ impl Events {
             .inc();
     }
 
-    /// What an upstream charges for a request: `chat`, `create`, `prewarm` or `ping`. `is_reported` is false for
-    /// numbers that are our estimate.
+    /// What an upstream charges for a request: `chat`, `create`, `prewarm` or `ping`, or an endpoint beside chat.
+    /// `is_reported` is false for numbers that are our estimate.
     pub(crate) fn upstream_usage(
         &self,
         target: &Target,
@@ -332,7 +332,7 @@ impl Events {
         );
     }
 
-    /// A chat has been answered.
+    /// A chat, or a request beside chat whose answer tells its usage, has been answered.
     pub(crate) fn chat_finished(&self, model: &str, usage: &Usage, receipt: Option<&Receipt>) {
         let count = |kind, tokens| {
             self.tokens

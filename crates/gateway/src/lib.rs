@@ -15,6 +15,7 @@ mod idempotency;
 pub mod keys;
 mod local;
 pub mod models;
+mod responses;
 mod routing;
 pub mod serve;
 pub mod server;

@@ -1,5 +1,7 @@
 //! The embedded engine as a backend: messages to prompt segments, engine events to chat events.
 
+mod completion;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +23,7 @@ use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, UnixMi
 use crate::app::SharePrefixes;
 use crate::backend::{
     Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
-    PrefixEstimate, PrefixState, PreparedPrefix, TurnSize,
+    PrefixEstimate, PrefixState, PreparedPrefix, TextWork, TurnSize,
 };
 
 /// The namespace of all projects when prefixes are shared. No project can be called so: it has a space.
@@ -287,6 +289,10 @@ impl Backend for LocalBackend {
             events: events(generation, usage, receipt.clone()).boxed(),
             receipt,
         })
+    }
+
+    async fn complete(&self, work: TextWork) -> Result<Answer, ApiError> {
+        completion::complete(&self.engine, work).await
     }
 }
 

@@ -572,6 +572,9 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
             session_wait_ms: config.contexts.session_wait_ms,
             contexts_per_project_max: config.contexts.contexts_per_project_max,
             context_tokens_per_project_max: config.contexts.context_tokens_per_project_max,
+            response_seconds: config.responses.ttl_seconds,
+            responses_per_project_max: config.responses.per_project_max,
+            response_bytes_per_project_max: config.responses.bytes_per_project_max,
         },
         share_prefixes: match config.contexts.share_prefixes {
             SharePrefixes::Project => crate::app::SharePrefixes::Project,

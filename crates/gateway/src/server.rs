@@ -9,12 +9,15 @@ mod body;
 mod chat;
 mod contexts;
 mod estimate;
+mod google;
 mod listen;
 mod messages;
 mod models;
 mod observe;
 mod openapi;
+mod passthrough;
 mod reply;
+mod responses;
 mod status;
 mod surface;
 
@@ -22,7 +25,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{delete, get, post};
+use axum::routing::{any, delete, get, post};
 use holdfast_protocol::ApiError;
 
 use crate::app::App;
@@ -33,8 +36,17 @@ pub use openapi::openapi;
 /// All routes. The same API is there twice, under the paths of OpenAI's and of Ark's SDKs.
 pub fn router(app: Arc<App>) -> Router {
     let inference = Router::new()
-        .nest("/v1", api(contexts::create_openai).merge(anthropic()))
-        .nest("/api/v3", api(contexts::create_ark))
+        .nest(
+            "/v1",
+            api(contexts::create_openai)
+                .merge(anthropic())
+                .merge(openai()),
+        )
+        .nest(
+            "/api/v3",
+            api(contexts::create_ark).merge(stored_responses(responses::create_ark)),
+        )
+        .merge(google())
         .route_layer(from_fn_with_state(Arc::clone(&app), access::inference));
 
     let admin = Router::new()
@@ -68,11 +80,62 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
+/// OpenAI's own paths.
+fn openai() -> Router<Arc<App>> {
+    stored_responses(responses::create)
+        .route("/responses/input_tokens", post(responses::input_tokens))
+        .route("/conversations", post(responses::create_conversation))
+        .route(
+            "/conversations/{id}",
+            get(responses::get_conversation)
+                .post(responses::update_conversation)
+                .delete(responses::delete_conversation),
+        )
+        .route(
+            "/conversations/{id}/items",
+            get(responses::list_items).post(responses::add_items),
+        )
+        .route(
+            "/conversations/{id}/items/{item}",
+            get(responses::get_item).delete(responses::delete_item),
+        )
+}
+
+/// Responses, which Ark has, too.
+fn stored_responses<H, T>(create: H) -> Router<Arc<App>>
+where
+    H: axum::handler::Handler<T, Arc<App>>,
+    T: 'static,
+{
+    Router::new()
+        .route("/responses", post(create))
+        .route(
+            "/responses/{id}",
+            get(responses::get).delete(responses::delete),
+        )
+        .route("/responses/{id}/input_items", get(responses::input_items))
+}
+
 /// Anthropic's own paths.
 fn anthropic() -> Router<Arc<App>> {
     Router::new()
         .route("/messages", post(messages::create))
         .route("/messages/count_tokens", post(messages::count_tokens))
+}
+
+/// Names of models may have slashes. Google's paths, which one handler reads. Google's SDKs put a version of their own behind any base URL.
+fn google() -> Router<Arc<App>> {
+    let mut router = Router::new()
+        .route("/v1/models/{*id}", get(models::get).post(google::call))
+        .route("/api/v3/models/{*id}", get(models::get))
+        .route("/v1/cachedContents", any(google::call))
+        .route("/v1/cachedContents/{id}", any(google::call))
+        .route("/v1/publishers/{*rest}", any(google::call))
+        .route("/v1/projects/{*rest}", any(google::call));
+    for prefix in ["/v1beta", "/v1beta1", "/v1/v1", "/v1/v1beta", "/v1/v1beta1"] {
+        router = router.route(&format!("{prefix}/{{*rest}}"), any(google::call));
+    }
+    router
 }
 
 /// The API below its prefix. Create differs by surface: Ark's SDK leaves `mode` out and means `session`.
@@ -109,7 +172,17 @@ where
             "/context/chat/completions",
             post(chat::context_chat_completions),
         )
+        // What upstreams have beside chat: passed through. The embedded engine continues text, too.
+        .route("/embeddings", post(passthrough::embeddings))
+        .route("/completions", post(passthrough::completions))
+        .route("/images/generations", post(passthrough::image_generations))
+        .route("/images/edits", post(passthrough::image_edits))
+        .route("/audio/speech", post(passthrough::audio_speech))
+        .route(
+            "/audio/transcriptions",
+            post(passthrough::audio_transcriptions),
+        )
+        .route("/audio/translations", post(passthrough::audio_translations))
         // Models. Their names may have slashes.
         .route("/models", get(models::list))
-        .route("/models/{*id}", get(models::get))
 }

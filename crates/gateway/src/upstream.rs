@@ -9,6 +9,7 @@
 //! handles     copies with names: made once, extended, dropped, rebuilt
 //! warmth      who has written what where, and pings that keep it
 //! answer      an upstream's stream as chat events; usage, receipt, accounts
+//! raw         an upstream's answer that is passed through
 //! ```
 
 mod account;
@@ -20,6 +21,7 @@ mod estimate;
 mod handles;
 mod options;
 mod prefix;
+mod raw;
 mod route;
 mod tenant;
 mod transport;

@@ -9,7 +9,7 @@ use crate::chat::{ChatRequest, Message, Role, Tool, ToolChoice};
 use crate::context::{
     Context, ContextContent, ContextMode, ProfileKind, StoredMessage, Truncation,
 };
-use crate::error::ApiError;
+use crate::error::{ApiError, ErrorFacts};
 
 /// Ark's default size of one trim; a smaller window takes a quarter of itself.
 const ROLLING_WINDOW_TOKENS_DEFAULT: u64 = 4_096;
@@ -148,7 +148,11 @@ pub fn check_model(
             "is `{requested}` but the context was created for `{}`: a context works with its own model only",
             context.requested_model
         ),
-    ))
+    )
+    .with_facts(ErrorFacts::OtherModel {
+        requested: requested.to_owned(),
+        held: context.requested_model.clone(),
+    }))
 }
 
 /// How many of the oldest messages of `history` truncation takes away. Messages go whole, oldest first; a tool's

@@ -129,6 +129,8 @@ pub enum CreateSurface {
     OpenAi,
     /// `/api/v3/context/create`.
     Ark,
+    /// `cachedContents`: whatever the model, the context follows Google's rules.
+    Google,
 }
 
 /// A decoded, syntactically valid create request.

@@ -7,11 +7,13 @@
 pub mod anthropic;
 pub mod bedrock;
 mod blocks;
-mod fields;
+mod cache;
+pub(crate) mod fields;
 pub mod gemini;
 pub mod openai;
 mod original;
 mod pieces;
+mod receipt;
 pub mod responses;
 #[cfg(test)]
 mod upstream_cases;

@@ -5,6 +5,9 @@
 
 use std::time::Duration;
 
+/// The longest id that an error repeats, bytes.
+const ID_SHOWN_MAX: usize = 128;
+
 /// An answer that is not a success.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -19,6 +22,27 @@ pub struct ApiError {
     pub should_retry: Option<bool>,
     /// Sent as `retry-after`.
     pub retry_after: Option<Duration>,
+    /// What it is about, for dialects whose clients look for other words than those of `message`.
+    pub facts: Option<Box<ErrorFacts>>,
+}
+
+/// What an error is about, in numbers and names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ErrorFacts {
+    /// A context is too small to be cached.
+    TooSmall {
+        /// Its tokens; `None` where only the upstream has counted.
+        tokens: Option<u64>,
+        /// What it must have at least.
+        min_tokens: Option<u64>,
+    },
+    /// A chat is for another model than its context.
+    OtherModel {
+        /// The request's, as the client wrote it.
+        requested: String,
+        /// The context's, as its client wrote it.
+        held: String,
+    },
 }
 
 /// The kinds of error, each with one HTTP status and one code per dialect.
@@ -38,6 +62,8 @@ pub enum ErrorKind {
     UnknownRole,
     /// The prompt does not fit the model's window. 400.
     OutOfContext,
+    /// A request continues a response that is not there. 400, as at OpenAI.
+    PreviousResponseNotFound,
     /// No key or an unknown, revoked or expired one. 401.
     Unauthenticated,
     /// The key may not do this. 403.
@@ -78,7 +104,8 @@ impl ErrorKind {
             | ErrorKind::UnsupportedParameter
             | ErrorKind::InvalidMessage
             | ErrorKind::UnknownRole
-            | ErrorKind::OutOfContext => 400,
+            | ErrorKind::OutOfContext
+            | ErrorKind::PreviousResponseNotFound => 400,
             ErrorKind::Unauthenticated => 401,
             ErrorKind::PermissionDenied | ErrorKind::ContextBusy => 403,
             ErrorKind::ContextNotFound | ErrorKind::ModelNotFound | ErrorKind::NotFound => 404,
@@ -102,7 +129,14 @@ impl ApiError {
             param: None,
             should_retry: None,
             retry_after: None,
+            facts: None,
         }
+    }
+
+    /// Says what it is about.
+    pub fn with_facts(mut self, facts: ErrorFacts) -> Self {
+        self.facts = Some(Box::new(facts));
+        self
     }
 
     /// Names the field that is wrong.
@@ -142,6 +176,33 @@ impl ApiError {
             "The context was not found: it does not exist, has expired or was deleted. Create it again.",
         )
         .with_param("context_id")
+    }
+
+    /// The one answer to requests that continue an unknown, expired or foreign response.
+    pub fn previous_response_not_found(id: &str) -> Self {
+        Self::new(
+            ErrorKind::PreviousResponseNotFound,
+            format!("Previous response {}not found.", with_id(id)),
+        )
+        .with_param("previous_response_id")
+    }
+
+    /// Unknown, expired and foreign responses alike.
+    pub fn response_not_found(id: &str) -> Self {
+        Self::new(
+            ErrorKind::NotFound,
+            format!("Response {}not found.", with_id(id)),
+        )
+        .with_param("response_id")
+    }
+
+    /// Unknown, expired and foreign conversations alike.
+    pub fn conversation_not_found(id: &str) -> Self {
+        Self::new(
+            ErrorKind::NotFound,
+            format!("Conversation {}not found.", with_id(id)),
+        )
+        .with_param("conversation")
     }
 
     /// Another request holds the session.
@@ -254,5 +315,14 @@ impl ApiError {
     /// A deadline passed.
     pub fn timeout(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Timeout, message)
+    }
+}
+
+/// `with id '...' `, where the id can be one; text of any other kind is not repeated.
+fn with_id(id: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    match (1..=ID_SHOWN_MAX).contains(&id.len()) && id.bytes().all(is_plain) {
+        true => format!("with id '{id}' "),
+        false => String::new(),
     }
 }

@@ -5,12 +5,14 @@
 
 pub mod chat;
 pub mod collect;
+pub mod completion;
 pub mod compose;
 pub mod context;
 pub mod dialect;
 pub mod error;
 pub mod price;
 pub mod provider;
+pub mod raw;
 pub mod sse;
 pub mod upstream;
 pub mod usage;

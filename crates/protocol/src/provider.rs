@@ -80,6 +80,59 @@ pub enum Caching {
     Replay,
 }
 
+/// An endpoint of OpenAI's API beside chat. Requests to it are passed through to upstreams that have it, under the same
+/// path below the base URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(missing_docs, reason = "named as their paths")]
+pub enum RawPath {
+    Embeddings,
+    Completions,
+    ImageGenerations,
+    ImageEdits,
+    AudioSpeech,
+    AudioTranscriptions,
+    AudioTranslations,
+}
+
+impl RawPath {
+    /// Every one.
+    pub const ALL: &'static [RawPath] = &[
+        RawPath::Embeddings,
+        RawPath::Completions,
+        RawPath::ImageGenerations,
+        RawPath::ImageEdits,
+        RawPath::AudioSpeech,
+        RawPath::AudioTranscriptions,
+        RawPath::AudioTranslations,
+    ];
+
+    /// What follows the base URL.
+    pub fn path(self) -> &'static str {
+        match self {
+            RawPath::Embeddings => "/embeddings",
+            RawPath::Completions => "/completions",
+            RawPath::ImageGenerations => "/images/generations",
+            RawPath::ImageEdits => "/images/edits",
+            RawPath::AudioSpeech => "/audio/speech",
+            RawPath::AudioTranscriptions => "/audio/transcriptions",
+            RawPath::AudioTranslations => "/audio/translations",
+        }
+    }
+
+    /// Its word in the configuration and in metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RawPath::Embeddings => "embeddings",
+            RawPath::Completions => "completions",
+            RawPath::ImageGenerations => "image_generations",
+            RawPath::ImageEdits => "image_edits",
+            RawPath::AudioSpeech => "audio_speech",
+            RawPath::AudioTranscriptions => "audio_transcriptions",
+            RawPath::AudioTranslations => "audio_translations",
+        }
+    }
+}
+
 /// How a marker is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Marker {
@@ -271,6 +324,9 @@ pub struct Provider {
     pub base_url: Option<&'static str>,
     /// How it authenticates.
     pub auth: AuthScheme,
+    /// Which endpoints beside chat it has. One too many costs a request that is answered 404, one too few has to be
+    /// configured.
+    pub raw: &'static [RawPath],
     /// What it wants for a model (the upstream's name of it) in one of its dialects.
     pub rules: fn(UpstreamDialectName, &str) -> ModelRules,
 }

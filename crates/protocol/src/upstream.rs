@@ -9,7 +9,7 @@ use rust_decimal::Decimal;
 use crate::UnixMillis;
 use crate::chat::{ClientDialect, Delta, FinishReason, Message, Tool, ToolChoice};
 use crate::compose::ComposedRequest;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorFacts, ErrorKind};
 use crate::provider::ModelRules;
 use crate::usage::BilledUsage;
 
@@ -33,9 +33,9 @@ pub struct HttpCall {
     pub method: Method,
     /// Starts with `/` and is appended to the upstream's base URL; segments are percent-encoded, a query is included.
     pub path: String,
-    /// Beside those of authentication and `content-type: application/json`. Names in lower case.
+    /// Beside those of authentication. Names in lower case. Without a `content-type` among them the body is JSON.
     pub headers: Vec<(&'static str, String)>,
-    /// The JSON body in pieces to be sent one after the other, so that a stored prefix is never copied. Empty: no body.
+    /// The body in pieces to be sent one after the other, so that a stored prefix is never copied. Empty: no body.
     pub body: Vec<Bytes>,
 }
 
@@ -502,7 +502,11 @@ impl Failure {
                 ErrorKind::InvalidParameter,
                 "The context is too small for the model's provider to cache",
             )
-            .with_param("messages"),
+            .with_param("messages")
+            .with_facts(ErrorFacts::TooSmall {
+                tokens: None,
+                min_tokens: None,
+            }),
             FailureKind::Filtered => quoted(
                 ErrorKind::InvalidParameter,
                 "The model's provider refused the content",

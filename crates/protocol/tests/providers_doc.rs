@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use holdfast_protocol::provider::{
-    ALL, AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks,
+    ALL, AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks, RawPath,
     RequestField, TierField, UpstreamDialectName,
 };
 
@@ -241,6 +241,24 @@ fn tables() -> String {
         for dialect in dialects(provider) {
             text.push_str(&quirks_row(provider, dialect));
         }
+    }
+    text.push('\n');
+    let paths: Vec<String> = RawPath::ALL.iter().map(|raw| code(raw.path())).collect();
+    let columns: Vec<&str> = std::iter::once("`provider =`")
+        .chain(paths.iter().map(String::as_str))
+        .collect();
+    text.push_str(&heading("Endpoints beside chat", &columns));
+    for provider in ALL.iter().filter(|provider| !provider.raw.is_empty()) {
+        let has = RawPath::ALL.iter().map(|raw| {
+            let word = if provider.raw.contains(raw) {
+                "yes"
+            } else {
+                "-"
+            };
+            word.to_owned()
+        });
+        let cells: Vec<String> = std::iter::once(code(provider.name)).chain(has).collect();
+        text.push_str(&row(&cells));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! What every store does, as functions that panic where a store does otherwise.
 //!
-//! [`contexts`] and [`keys`] run everything, on a store that nobody else uses; each function also stands alone. They
+//! [`contexts`], [`keys`], [`upstreams`] and [`responses`] run everything, on a store that nobody else uses; each function also stands alone. They
 //! need a runtime with several threads. Differences between stores, which the suite leaves open:
 //! - `MemoryStore` keeps nothing beyond its own life.
 //! - `SqliteStore` answers `Corrupt` for counts beyond 63 bits.
@@ -15,11 +15,12 @@ use holdfast_protocol::context::{
 };
 use serde_json::{Map, json};
 
-use crate::{AppendTurn, ContextStore, KeyStore, StoreError};
+use crate::{AppendTurn, ContextStore, KeyStore, ResponseStore, StoreError};
 
 pub mod keys;
 pub mod lifetime;
 pub mod listing;
+pub mod responses;
 pub mod stored;
 pub mod turns;
 pub mod upstreams;
@@ -72,6 +73,34 @@ pub async fn keys(store: &dyn KeyStore) {
     keys::ids_and_hashes_are_unique(store).await;
     keys::lists_are_oldest_first(store).await;
     keys::the_first_revocation_counts(store).await;
+}
+
+/// Everything a [`ResponseStore`] promises.
+pub async fn responses(store: &dyn ResponseStore) {
+    use responses::{conversations, endings};
+
+    responses::a_response_reads_back_whole(store).await;
+    responses::a_response_id_is_stored_once(store).await;
+    responses::foreign_responses_are_unknown(store).await;
+    responses::responses_branch(store).await;
+    responses::chains_are_bounded(store).await;
+    responses::only_what_is_there_is_continued(store).await;
+    responses::parallel_inserts_of_one_response_store_one(store).await;
+    responses::parallel_continuations_are_branches(store).await;
+    endings::a_response_is_gone_at_the_very_instant(store).await;
+    endings::the_deleted_leave_their_messages(store).await;
+    endings::a_deletion_takes_along_what_was_kept_for_it(store).await;
+    endings::the_expired_hold_up_no_deletion(store).await;
+    endings::sweep_ends_the_expired_within_its_limit(store).await;
+    endings::sweep_leaves_nothing_of_a_tree(store).await;
+    conversations::a_conversation_reads_back_whole(store).await;
+    conversations::a_conversation_id_is_stored_once(store).await;
+    conversations::foreign_and_expired_conversations_are_unknown(store).await;
+    conversations::parts_of_a_conversation_are_replaced(store).await;
+    conversations::heads_move_only_as_expected(store).await;
+    conversations::parallel_turns_move_the_head_once(store).await;
+    conversations::a_head_that_ends_goes_back(store).await;
+    conversations::responses_outlive_their_conversation(store).await;
 }
 
 /// A sliding session of `project` with an id of its own, made at `created_at`, with every field set.

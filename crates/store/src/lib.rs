@@ -1,4 +1,4 @@
-//! Where contexts, keys and (later) the ledger live. Knows no dialect, no provider and no engine.
+//! Where contexts, keys, stored answers and (later) the ledger live. Knows no dialect, no provider and no engine.
 //!
 //! Every implementation passes the same suite (module `conformance`, feature of that name); differences are written
 //! down there.
@@ -13,21 +13,27 @@ pub mod conformance;
 mod cursor;
 pub mod keys;
 pub mod memory;
+pub mod responses;
 pub mod sqlite;
 pub mod upstreams;
 
 pub use keys::{KeyRecord, KeyScope, KeyStore, ProjectRecord};
 pub use memory::MemoryStore;
+pub use responses::{
+    Chain, ChainLink, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
+    ResponseUsage,
+};
 pub use sqlite::SqliteStore;
 pub use upstreams::{Account, AccountChange, AccountRecord, HandleRecord, UpstreamStore};
 
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The context (or key) is not there for this project: unknown, expired, deleted or foreign.
+    /// The context (or key, response, conversation) is not there for this project: unknown, expired, deleted or
+    /// foreign.
     #[error("not found")]
     NotFound,
-    /// Somebody else changed the row first: `expected` is no longer its version.
+    /// Somebody else changed the row first: what the caller expected there is there no longer.
     #[error("version conflict")]
     Conflict,
     /// The database is away, full or read-only. Retrying later may work.

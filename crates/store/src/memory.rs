@@ -8,6 +8,7 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod responses;
 mod upstreams;
 
 use crate::cursor::Cursor;
@@ -16,7 +17,7 @@ use crate::{
     ProjectRecord, StoreError,
 };
 
-/// Contexts, projects and keys in memory; nothing survives the process.
+/// Everything in memory; nothing survives the process.
 #[derive(Default)]
 pub struct MemoryStore {
     // A blocking mutex: it is held for a look-up or a change, never across an await.
@@ -47,6 +48,7 @@ struct State {
     handles: BTreeMap<(String, String), (HandleRecord, bool)>,
     /// Owner and end, by name.
     leases: HashMap<String, (String, UnixMillis)>,
+    responses: responses::Responses,
 }
 
 struct Entry {

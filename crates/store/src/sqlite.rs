@@ -23,6 +23,7 @@ use crate::StoreError;
 mod contexts;
 mod failure;
 mod keys;
+mod responses;
 mod rows;
 mod touch;
 mod upstreams;
@@ -45,12 +46,12 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long emptying the log may hold up writes when another process reads; it is tried again later.
 const SCRUB_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Contexts, projects and keys in one SQLite file.
+/// Everything in one SQLite file.
 pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     scrubber: SqlitePool,
-    /// Whether the log may still hold content of deleted contexts.
+    /// Whether the log may still hold content of what was deleted.
     scrub_due: AtomicBool,
     touches: Mutex<Vec<touch::Touch>>,
 }

@@ -13,6 +13,8 @@ use holdfast_store::{
 };
 use tokio::sync::Semaphore;
 
+mod responses;
+
 /// What can be interfered with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Operation {
@@ -40,6 +42,24 @@ pub enum Operation {
     ChangeAccounts,
     /// `UpstreamStore::acquire_lease`.
     AcquireLease,
+    /// `ResponseStore::insert_response`.
+    InsertResponse,
+    /// `ResponseStore::response`.
+    Response,
+    /// `ResponseStore::chain`.
+    Chain,
+    /// `ResponseStore::delete_response`.
+    DeleteResponse,
+    /// `ResponseStore::insert_conversation`.
+    InsertConversation,
+    /// `ResponseStore::conversation`.
+    Conversation,
+    /// `ResponseStore::delete_conversation`.
+    DeleteConversation,
+    /// `ResponseStore::sweep_responses`.
+    SweepResponses,
+    /// `ResponseStore::responses_usage`.
+    ResponsesUsage,
 }
 
 /// What happens to one call.

@@ -51,6 +51,7 @@ pub fn upstream(provider: &str, base_url: &str, key: &str) -> UpstreamOptions {
         },
         isolation: Isolation::Project,
         cache: Default::default(),
+        raw: None,
         concurrency_max: 256,
         on_too_small: OnTooSmall::Error,
     }

@@ -1,4 +1,4 @@
-//! OpenAI and Azure OpenAI (facts 2.1, 2.2 and section 4).
+//! OpenAI and Azure OpenAI (facts 2.1, 2.2 and section 4), and what they have beside chat.
 //!
 //! Two eras of caching, told apart by the model's name: from gpt-5.6 on, paid writes at breakpoints and exact reads;
 //! before, free and best effort on the machine the prompt is routed to.
@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::chat_wire;
 use crate::{Charge, Desk, Family, RawRequest, Reply};
 
+mod beside;
 mod cache;
 mod chat;
 mod check;
@@ -24,6 +25,7 @@ mod responses;
 mod responses_check;
 mod responses_wire;
 
+use beside::Asked;
 use cache::{Caches, Found};
 use model::Era;
 use prompt::Prompt;
@@ -225,6 +227,19 @@ impl OpenAi {
             }
             ("GET", ["responses", id]) => self.stored(&account, id, desk),
             ("DELETE", ["responses", id]) => self.delete_stored(&account, id, desk),
+            ("POST", path) => {
+                let endpoint = beside::endpoint(path).ok_or_else(|| self.invalid_url(request))?;
+                let (mut body, form) = beside::body(request)?;
+                if let Some(deployment) = deployment {
+                    body["model"] = json!(deployment);
+                }
+                let caller = Caller {
+                    account,
+                    body: &body,
+                    desk,
+                };
+                endpoint(&Asked { caller, form })
+            }
             _ => Err(self.invalid_url(request)),
         }
     }

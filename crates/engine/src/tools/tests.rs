@@ -71,7 +71,7 @@ fn run(mut parser: ToolParser, pieces: &[&str]) -> Vec<Part> {
 
 /// Answers in each mode with what they mean.
 fn cases() -> Vec<(ToolOutput, &'static str, Vec<Part>)> {
-    use ToolOutput::{Auto, Forced, None};
+    use ToolOutput::{Auto, Forced, None, Raw};
     vec![
         (None, "", vec![]),
         (
@@ -80,6 +80,11 @@ fn cases() -> Vec<(ToolOutput, &'static str, Vec<Part>)> {
             vec![text("Hello <tool_call> {\"name\"")],
         ),
         (None, " \n text ", vec![text(" \n text ")]),
+        (
+            Raw,
+            " <think>\nhm</think> <tool_call>{}</tool_call>",
+            vec![text(" <think>\nhm</think> <tool_call>{}</tool_call>")],
+        ),
         (
             None,
             "<think>\nhm, a < b\n</think>\n\nYes.",
@@ -349,6 +354,11 @@ fn thinking_may_have_been_opened_by_the_prompt() {
         &["\nso", " be it\n", "</think>\n", "ok"],
     );
     assert_eq!(parts, [reasoning("so be it"), text("ok")]);
+    let parts = run(
+        parser(ToolOutput::Raw).thinking_already(true),
+        &["\nso", "</think>\n", "ok"],
+    );
+    assert_eq!(parts, [text("\nso</think>\nok")]);
 }
 
 #[test]

@@ -18,8 +18,8 @@ mod upstreams;
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
-    CacheTable, CachingWord, CatalogTable, IsolationWord, PrewarmWord, RouteEntry, RouteTable,
-    UpstreamTable,
+    CacheTable, CachingWord, CatalogTable, EndpointWord, IsolationWord, PrewarmWord, RouteEntry,
+    RouteTable, UpstreamTable,
 };
 
 /// A value and where it stands in the file.
@@ -66,6 +66,8 @@ pub(super) struct File {
     pub(super) log: Log,
     /// Rules for contexts.
     pub(super) contexts: Contexts,
+    /// How long and how many responses are kept.
+    pub(super) responses: Responses,
     /// Who may use the server.
     pub(super) auth: Auth,
     /// Loaded model files. Without any: one engine `default` with the default model, unless all models have a `route`.
@@ -108,6 +110,19 @@ pub(super) struct Log {
     /// A level (`error`, `warn`, `info`, `debug`, `trace`) or a filter such as `info,holdfast=debug`.
     /// HOLDFAST_LOG wins. Default: `info`.
     pub(super) level: Option<Located<String>>,
+}
+
+/// How long and how many responses of `/v1/responses` are kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Responses {
+    /// How long a response can be read and continued, where the request does not say, seconds. Default: 2592000 (30
+    /// days).
+    pub(super) ttl_seconds: Option<Located<u64>>,
+    /// Most stored responses and conversations of a project. Default: 1000000.
+    pub(super) per_project_max: Option<Located<u64>>,
+    /// Most that they take in one project, bytes. Default: 8589934592 (8 GiB).
+    pub(super) bytes_per_project_max: Option<Located<u64>>,
 }
 
 /// Rules for contexts.
@@ -244,6 +259,7 @@ impl File {
                 "server" => file.server = table(value, "[server]", problems),
                 "log" => file.log = table(value, "[log]", problems),
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
+                "responses" => file.responses = table(value, "[responses]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),
                 "engines" => file.engines = tables(value, "engines", problems),
                 "upstreams" => file.upstreams = tables(value, "upstreams", problems),

@@ -8,11 +8,13 @@ use std::sync::Arc;
 use holdfast_protocol::context::OnTooSmall;
 use tracing_subscriber::EnvFilter;
 
-use super::file::{Auth, CatalogTable, Contexts, EngineTable, File, Located, Log, Server};
+use super::file::{
+    Auth, CatalogTable, Contexts, EngineTable, File, Located, Log, Responses, Server,
+};
 use super::problems::{ConfigErrors, Problems};
 use super::{
     AuthConfig, Config, ContextsConfig, CreateTotalTokens, EngineConfig, Environment, Flags,
-    LogConfig, LogFormat, ServerConfig, SharePrefixes,
+    LogConfig, LogFormat, ResponsesConfig, ServerConfig, SharePrefixes,
 };
 use crate::app::Catalog;
 use crate::keys::{CHOSEN_KEY_CHARACTERS_MIN, Secret, check_chosen};
@@ -82,6 +84,7 @@ pub(super) fn resolve(
     let engines = engines(&file.engines, needs_engine, &scope, &mut problems);
     let models = models(&file.models, &engines, &upstreams, &catalog, &mut problems);
     let config = Config {
+        responses: responses(&file.responses, &mut problems),
         file: path.map(Path::to_path_buf),
         log: log(&file.log, environment, &mut problems),
         contexts,
@@ -217,6 +220,33 @@ fn log(file: &Log, environment: &Environment, problems: &mut Problems) -> LogCon
             .as_ref()
             .map_or(LogFormat::Pretty, |format| *format.get()),
         filter: filter.to_owned(),
+    }
+}
+
+fn responses(file: &Responses, problems: &mut Problems) -> ResponsesConfig {
+    let ttl_seconds = number(
+        &file.ttl_seconds,
+        "ttl_seconds",
+        60..=10 * 365 * 86_400,
+        30 * 86_400,
+        problems,
+    );
+    ResponsesConfig {
+        ttl_seconds: u32::try_from(ttl_seconds).unwrap_or(u32::MAX),
+        per_project_max: number(
+            &file.per_project_max,
+            "per_project_max",
+            1..=u64::from(u32::MAX),
+            1_000_000,
+            problems,
+        ),
+        bytes_per_project_max: number(
+            &file.bytes_per_project_max,
+            "bytes_per_project_max",
+            1024..=1 << 50,
+            8 << 30,
+            problems,
+        ),
     }
 }
 

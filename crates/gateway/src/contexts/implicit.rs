@@ -267,6 +267,24 @@ impl Contexts {
             .await
     }
 
+    /// Keeps a whole request as what later ones begin with. Nothing is asked of it.
+    pub(crate) async fn keep_beginning(
+        self: &Arc<Self>,
+        project: &str,
+        model: &Arc<Model>,
+        request: &mut ChatRequest,
+    ) {
+        let ttl_seconds = request.cache.automatic.flatten().unwrap_or(TTL_SECONDS);
+        let wanted = Wanted {
+            messages: request.messages.len(),
+            ttl_seconds: ttl_seconds.clamp(1, TTL_SECONDS_MAX),
+            origin: Origin::Marker,
+        };
+        let digests = digests(project, model, request);
+        self.attach_at(project, model, request, &digests, wanted)
+            .await;
+    }
+
     /// Continues from what many requests begin with, once it is known to pay.
     async fn attach_noticed(
         self: &Arc<Self>,
@@ -339,6 +357,7 @@ impl Contexts {
             return Some(attached(None, false));
         }
         let mut continued = 0;
+        let mut root = None;
         for earlier in before(messages) {
             let Some((id, tokens)) = self.living(project, &digests[earlier]).await else {
                 continue;
@@ -352,6 +371,7 @@ impl Contexts {
                 return Some(attached(None, false));
             }
             continued = earlier - 1;
+            root = self.root_of(project, id).await;
             break;
         }
         match self
@@ -362,6 +382,7 @@ impl Contexts {
                 &digests[messages],
                 messages,
                 continued,
+                root,
                 ttl_seconds,
             )
             .await
@@ -379,6 +400,12 @@ impl Contexts {
                 None
             }
         }
+    }
+
+    /// The context with which the line of contexts began that this one continues.
+    async fn root_of(&self, project: &str, id: ContextId) -> Option<ContextId> {
+        let context = self.read(project, &id).await.ok()?;
+        Some(context.forked_from.map_or(id, |(root, _)| root))
     }
 
     /// The context that holds exactly this, with some life left.
@@ -400,6 +427,7 @@ impl Contexts {
         digest: &Digest,
         messages: usize,
         continued: usize,
+        root: Option<ContextId>,
         ttl_seconds: u32,
     ) -> Result<(Created, bool), ApiError> {
         let now = self.now();
@@ -465,6 +493,7 @@ impl Contexts {
             turn_count: u32::try_from(content.turns.len()).unwrap_or(u32::MAX),
             prefix_tokens: prefix.tokens,
             implicit: Some(word(digest)),
+            forked_from: root.map(|root| (root, u32::try_from(continued).unwrap_or(u32::MAX))),
             ..context
         };
         let is_held = model.backend.implicit().answers_bare;

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use holdfast_protocol::ApiError;
 use holdfast_store::KeyScope;
+use percent_encoding::percent_decode_str;
 
 use super::observe::Trail;
 use super::reply;
+use super::surface::Surface;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::keys::Secret;
@@ -34,7 +36,9 @@ pub(super) async fn admin(State(app): State<Arc<App>>, request: Request, next: N
 }
 
 async fn with_scope(app: &App, scope: KeyScope, mut request: Request, next: Next) -> Response {
-    let credential = credential(request.headers()).map(Secret::new);
+    let credential = credential(request.headers())
+        .map(Secret::new)
+        .or_else(|| query_key(request.uri(), request.headers()));
     let trail = request.extensions().get::<Trail>().cloned();
     match principal(app, scope, credential, trail).await {
         Ok(principal) => {
@@ -74,6 +78,19 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
         .or_else(|| text("x-goog-api-key"))
         .map(str::trim)
         .filter(|secret| !secret.is_empty() && secret.len() <= CREDENTIAL_BYTES_MAX)
+}
+
+/// The parameter `key` of the URL, as older clients of Google's send it. The log names routes, not URLs.
+fn query_key(uri: &Uri, headers: &HeaderMap) -> Option<Secret> {
+    if Surface::of(uri, headers) != Surface::Google {
+        return None;
+    }
+    let key = uri
+        .query()?
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("key="))?;
+    let key = percent_decode_str(key).decode_utf8().ok()?;
+    (!key.is_empty() && key.len() <= CREDENTIAL_BYTES_MAX).then(|| Secret::new(key))
 }
 
 #[cfg(test)]

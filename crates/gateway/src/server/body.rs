@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
+use holdfast_protocol::raw::RawBody;
 use holdfast_protocol::{ApiError, ErrorKind};
 
 use super::reply::Failure;
@@ -49,6 +50,33 @@ impl FromRequest<Arc<App>> for JsonBody {
         let says_json = says_json(request.headers());
         let bytes = read(request, limit).await?;
         Ok(JsonBody { bytes, says_json })
+    }
+}
+
+/// A request body that is passed through: JSON or a form.
+pub(super) struct PassedBody {
+    content_type: String,
+    body: JsonBody,
+}
+
+impl PassedBody {
+    /// Finds out which model it is for.
+    pub(super) fn read(&self) -> Result<RawBody, ApiError> {
+        self.body
+            .decode(|_| RawBody::read(&self.content_type, self.body.bytes.clone()))
+    }
+}
+
+impl FromRequest<Arc<App>> for PassedBody {
+    type Rejection = Failure;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
+        let content_type = request.headers().get(CONTENT_TYPE);
+        let content_type = content_type.and_then(|value| value.to_str().ok());
+        Ok(PassedBody {
+            content_type: content_type.unwrap_or_default().to_owned(),
+            body: JsonBody::from_request(request, app).await?,
+        })
     }
 }
 

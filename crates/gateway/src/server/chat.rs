@@ -15,30 +15,38 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::Response;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use futures_util::stream;
 use holdfast_protocol::chat::{ChatEvent, ChatHead, ChatResponse, Delta};
 use holdfast_protocol::dialect::AnswerWriter;
 use holdfast_protocol::dialect::openai::{self, wire};
 use holdfast_protocol::{ApiError, ChatRequest, Receipt};
 
+pub(super) use self::turn::new_id;
 use self::turn::{Begun, RunningTurn, Step};
 use super::body::JsonBody;
 use super::observe::{Deadline, Trail};
 use super::reply::{self, Failure};
 use crate::app::App;
 use crate::auth::Principal;
+use crate::backend::Answer;
 use crate::idempotency::{Delivery, DeliveryGuard, Fingerprint};
+use crate::routing::Model;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 256;
+
+/// Keeps a whole answer; if that fails, the failure takes the place of the answer's end.
+pub(super) type Keep =
+    Box<dyn FnOnce(Arc<ChatResponse>) -> BoxFuture<'static, Result<(), ApiError>> + Send>;
 
 /// Everything about a request but what it asks.
 pub(super) struct Caller {
     pub(super) app: Arc<App>,
     pub(super) principal: Principal,
     pub(super) headers: HeaderMap,
-    trail: Trail,
-    deadline: Deadline,
+    pub(super) trail: Trail,
+    pub(super) deadline: Deadline,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -116,7 +124,18 @@ pub(super) async fn respond(
     body: &Bytes,
     writer: Box<dyn AnswerWriter>,
 ) -> Result<Response, Failure> {
-    Ok(Box::pin(answer(caller, request, body, writer)).await?)
+    respond_and_keep(caller, request, body, writer, None).await
+}
+
+/// The same; `keep` is called with the whole answer before the client sees its end.
+pub(super) async fn respond_and_keep(
+    caller: Caller,
+    request: ChatRequest,
+    body: &Bytes,
+    writer: Box<dyn AnswerWriter>,
+    keep: Option<Keep>,
+) -> Result<Response, Failure> {
+    Ok(Box::pin(answer(caller, request, body, writer, keep)).await?)
 }
 
 async fn answer(
@@ -124,6 +143,7 @@ async fn answer(
     request: ChatRequest,
     body: &Bytes,
     mut writer: Box<dyn AnswerWriter>,
+    keep: Option<Keep>,
 ) -> Result<Response, ApiError> {
     let is_stream = request.stream;
     let fingerprint = match &request.context_id {
@@ -138,7 +158,7 @@ async fn answer(
     // Dropped with this future or with the answer's body, whichever is last: then the delivery is over.
     let guard = Arc::new(DeliveryGuard::new(Arc::clone(&delivery)));
 
-    let begun = turn::begin(caller, request, fingerprint, delivery).await?;
+    let begun = turn::begin(caller, request, fingerprint, delivery, keep).await?;
     let mut response = match begun {
         Begun::Repeated(lost) if is_stream => repeated_stream(&lost, writer),
         Begun::Repeated(lost) => whole(&lost, &mut *writer),
@@ -157,6 +177,24 @@ async fn answer(
     };
     response.extensions_mut().insert(guard);
     Ok(response)
+}
+
+/// Answers with what a backend says to a request outside of any context.
+pub(super) async fn respond_with(
+    caller: &Caller,
+    model: Arc<Model>,
+    head: ChatHead,
+    answer: Answer,
+    is_stream: bool,
+    mut writer: Box<dyn AnswerWriter>,
+) -> Result<Response, ApiError> {
+    let app = Arc::clone(&caller.app);
+    let mut turn = Box::new(RunningTurn::new(app, model, head, caller.deadline, answer));
+    if is_stream {
+        return Ok(stream_of(turn, writer));
+    }
+    let collected = turn.collect().await?;
+    Ok(whole(&collected, &mut *writer))
 }
 
 fn whole(response: &ChatResponse, writer: &mut dyn AnswerWriter) -> Response {
@@ -285,11 +323,15 @@ fn event_stream(body: Body, stream_type: &'static str, receipt: Option<&Receipt>
     let mut response = Response::new(body);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(stream_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    // Proxies that collect answers before they pass them on would undo the stream.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    mark_stream(headers);
     add_receipt(&mut response, receipt);
     response
+}
+
+/// Proxies that keep answers, or collect them before they pass them on, would undo a stream.
+pub(super) fn mark_stream(headers: &mut HeaderMap) {
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
 }
 
 fn add_receipt(response: &mut Response, receipt: Option<&Receipt>) {

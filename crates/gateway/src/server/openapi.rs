@@ -8,7 +8,9 @@ use utoipa::{Modify, OpenApi};
 
 use holdfast_protocol::dialect::openai::wire;
 
-use super::{admin, chat, contexts, estimate, messages, models, status};
+use super::{
+    admin, chat, contexts, estimate, google, messages, models, passthrough, responses, status,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -30,6 +32,28 @@ use super::{admin, chat, contexts, estimate, messages, models, status};
         chat::context_chat_completions,
         messages::create,
         messages::count_tokens,
+        google::call,
+        responses::create,
+        responses::create_ark,
+        responses::get,
+        responses::delete,
+        responses::input_items,
+        responses::input_tokens,
+        responses::create_conversation,
+        responses::get_conversation,
+        responses::update_conversation,
+        responses::delete_conversation,
+        responses::list_items,
+        responses::add_items,
+        responses::get_item,
+        responses::delete_item,
+        passthrough::embeddings,
+        passthrough::completions,
+        passthrough::image_generations,
+        passthrough::image_edits,
+        passthrough::audio_speech,
+        passthrough::audio_transcriptions,
+        passthrough::audio_translations,
         models::list,
         models::get,
         admin::create_key,
@@ -44,6 +68,9 @@ use super::{admin, chat, contexts, estimate, messages, models, status};
     tags(
         (name = "contexts", description = "All paths below /v1 are also there below /api/v3, where Ark's SDKs look for them."),
         (name = "chat"),
+        (name = "gemini"),
+        (name = "responses"),
+        (name = "passed through", description = "Sent to a model's upstream as they come, but for the model's name; the answer comes back as it is. What the fields are is the provider's business."),
         (name = "models"),
         (name = "admin", description = "Needs a key with the scope `admin`."),
         (name = "operations", description = "Needs no key."),

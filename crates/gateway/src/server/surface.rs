@@ -4,7 +4,7 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, Uri};
 use bytes::Bytes;
 use holdfast_protocol::ApiError;
-use holdfast_protocol::dialect::{anthropic, openai};
+use holdfast_protocol::dialect::{anthropic, gemini, openai};
 
 /// The version header that only Anthropic's clients send.
 const ANTHROPIC_VERSION: &str = "anthropic-version";
@@ -57,7 +57,7 @@ impl Surface {
         match self {
             Surface::OpenAi => openai::encode_error(error),
             Surface::Anthropic => anthropic::client::encode_error(error),
-            Surface::Google => openai::encode_error(error),
+            Surface::Google => gemini::client::encode_error(error),
         }
     }
 }

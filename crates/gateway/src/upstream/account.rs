@@ -8,7 +8,9 @@ use data_encoding::HEXLOWER;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::dialect;
 use holdfast_protocol::price::{Currency, Decimal, Price, ReadKind};
-use holdfast_protocol::provider::{Caching, Marker, ModelRules, RequestField, UpstreamDialectName};
+use holdfast_protocol::provider::{
+    Caching, Marker, ModelRules, RawPath, RequestField, UpstreamDialectName,
+};
 use holdfast_protocol::upstream::UpstreamDialect;
 use holdfast_protocol::usage::BilledUsage;
 use sha2::{Digest, Sha256};
@@ -164,6 +166,13 @@ impl Target {
     /// Name of the upstream.
     pub(crate) fn name(&self) -> &str {
         &self.upstream.options.name
+    }
+
+    /// Whether it has this endpoint beside chat.
+    pub(crate) fn has(&self, path: RawPath) -> bool {
+        let options = &self.upstream.options;
+        let list = options.raw.as_deref().unwrap_or(options.provider.raw);
+        list.contains(&path)
     }
 
     /// Whether tenants are kept apart by a line before the context's first text.

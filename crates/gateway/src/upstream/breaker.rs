@@ -28,8 +28,10 @@ struct State {
 pub(crate) enum Gate {
     /// Yes.
     Open,
-    /// Not for so long.
+    /// Not for so long: it keeps failing.
     Closed(Duration),
+    /// Not for so long: it has asked to be left alone.
+    Resting(Duration),
 }
 
 impl Breaker {
@@ -47,7 +49,7 @@ impl Breaker {
         if let Some(until) = state.resting_until
             && until > now
         {
-            return Gate::Closed(until - now);
+            return Gate::Resting(until - now);
         }
         let Some(until) = state.open_until else {
             return Gate::Open;
@@ -158,7 +160,7 @@ mod tests {
             retry_after: Some(Duration::from_secs(3)),
             ..failure(FailureKind::RateLimited)
         });
-        assert_eq!(breaker.gate(), Gate::Closed(Duration::from_secs(3)));
+        assert_eq!(breaker.gate(), Gate::Resting(Duration::from_secs(3)));
         tokio::time::advance(Duration::from_secs(3)).await;
         assert_eq!(breaker.gate(), Gate::Open);
     }

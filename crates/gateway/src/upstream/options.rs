@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_protocol::context::OnTooSmall;
-use holdfast_protocol::provider::{Caching, Prewarm, Provider, UpstreamDialectName};
+use holdfast_protocol::provider::{Caching, Prewarm, Provider, RawPath, UpstreamDialectName};
 
 use crate::keys::Secret;
 
@@ -36,6 +36,8 @@ pub struct UpstreamOptions {
     pub isolation: Isolation,
     /// What replaces the provider's own caching rules.
     pub cache: CacheOverrides,
+    /// What replaces the provider's list of endpoints beside chat; `None` leaves it.
+    pub raw: Option<Vec<RawPath>>,
     /// Most requests to it at once.
     pub concurrency_max: usize,
     /// What happens with prefixes below its minimum, when a context does not say.

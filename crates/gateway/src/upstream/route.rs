@@ -8,18 +8,21 @@
 mod background;
 mod estimates;
 pub(super) mod plan;
+mod raw;
+mod turns;
 
 pub(crate) use background::{run, tend};
 
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use holdfast_protocol::chat::{Message, Original, Tool};
 use holdfast_protocol::context::{Context, OnTooSmall, Warm};
+use holdfast_protocol::error::ErrorFacts;
 use holdfast_protocol::provider::Caching;
 use holdfast_protocol::upstream::{ChatCall, Failure, FailureKind, OriginalCall};
 use holdfast_protocol::{ApiError, ContextId, ErrorKind, UnixMillis, Usage};
@@ -32,9 +35,10 @@ use super::warmth::UseKind;
 use super::{Shared, Target};
 use crate::backend::{
     Answer, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent, PrefixEstimate,
-    PrefixState, PreparedPrefix, TurnSize,
+    PrefixState, PreparedPrefix, RawAnswer, RawWork, TurnSize,
 };
 use plan::Plan;
+use turns::permit;
 
 /// A provider may count fewer tokens than the estimate; a prefix is called too small only when it is so by this share.
 const TOO_SMALL_PERCENT: u64 = 75;
@@ -46,9 +50,6 @@ const REBUILDS_MAX: u32 = 2;
 /// For how long a target that has refused markers is sent none, milliseconds. It would refuse the next ones, too, and
 /// each time take a request for it.
 const REFUSAL_MS: i64 = 600_000;
-
-/// How long a request waits for its turn at an upstream that has as many as it may have.
-const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// Answers for one model.
 pub(crate) struct RouteBackend {
@@ -121,14 +122,8 @@ impl RouteBackend {
         work: &ChatWork,
         home: Option<&str>,
     ) -> Result<Answer, Refusal> {
-        let permits = Arc::clone(&target.upstream.permits);
         let timeouts = target.upstream.transport.timeouts();
-        let permit =
-            tokio::time::timeout(TURN_WAIT.min(timeouts.first_byte), permits.acquire_owned())
-                .await
-                .ok()
-                .and_then(Result::ok)
-                .ok_or(Refusal::Busy)?;
+        let permit = permit(target).await?;
         let mut plan = Plan::new(&self.shared, target, work, home).await?;
         let started = Instant::now();
         let started_at = (self.shared.clock)();
@@ -400,7 +395,7 @@ impl Backend for RouteBackend {
                 Warm::Eager => cache.caching == Caching::Handle || cache.is_eager,
                 Warm::Prewarm => true,
             };
-            if !is_eager || matches!(target.upstream.breaker.gate(), Gate::Closed(_)) {
+            if !is_eager || target.upstream.breaker.gate() != Gate::Open {
                 return Ok(held);
             }
             match plan::hold(
@@ -531,74 +526,16 @@ impl Backend for RouteBackend {
             }
             None => None,
         };
-        let mut last = None;
-        for target in self.order(home.as_deref()) {
-            let retry = target.upstream.options.retry;
-            let mut attempt = 0;
-            loop {
-                if let Gate::Closed(pause) = target.upstream.breaker.gate() {
-                    last.get_or_insert_with(|| closed(pause));
-                    break;
-                }
-                let failure = match self.attempt(target, &work, home.as_deref()).await {
-                    Ok(answer) => {
-                        target.upstream.breaker.succeeded();
-                        self.shared.events.upstream_answered(target, "ok");
-                        return Ok(answer);
-                    }
-                    Err(Refusal::Inexpressible(error)) => {
-                        last = Some(error);
-                        break;
-                    }
-                    Err(Refusal::Busy) => {
-                        self.shared.events.upstream_answered(target, "busy");
-                        let failure =
-                            Failure::new(FailureKind::RateLimited, "too many requests at once");
-                        last = Some(failure.to_api_error());
-                        break;
-                    }
-                    Err(Refusal::Failed(failure)) => failure,
-                };
-                let kind = failure.kind;
-                target.upstream.breaker.failed(&failure);
-                self.shared.events.upstream_answered(target, kind.as_str());
-                tracing::debug!(
-                    upstream = target.name(),
-                    failure = kind.as_str(),
-                    status = failure.status,
-                    "an upstream did not answer"
-                );
-                last = Some(failure.to_api_error());
-                if !kind.allows_fallback() {
-                    return last.map_or_else(|| Err(ApiError::internal()), Err);
-                }
-                let pause = failure
-                    .retry_after
-                    .unwrap_or_else(|| backoff(retry.backoff, attempt));
-                if !kind.is_transient() || attempt >= retry.retries_max || pause > retry.backoff_max
-                {
-                    break;
-                }
-                attempt += 1;
-                tokio::time::sleep(pause).await;
-            }
-        }
-        Err(last.unwrap_or_else(ApiError::internal))
+        let order = self.order(home.as_deref());
+        self.in_turn(order, |target| {
+            Box::pin(self.attempt(target, &work, home.as_deref()))
+        })
+        .await
     }
-}
 
-/// Half of it certain, half of it random, so that callers who failed together do not come back together.
-fn backoff(base: Duration, attempt: u32) -> Duration {
-    let pause = base.saturating_mul(2_u32.saturating_pow(attempt));
-    pause.mul_f64(rand::rng().random_range(0.5..=1.0))
-}
-
-fn closed(pause: Duration) -> ApiError {
-    let mut error = ApiError::unavailable(
-        "The model's provider keeps failing and is left alone for a moment. Retry later.",
-    );
-    error.retry_after = Some(pause);
-    error
+    async fn pass_through(&self, work: RawWork) -> Result<RawAnswer, ApiError> {
+        self.pass(work).await
+    }
 }
 
 fn too_small(tokens: u64, min_tokens: u64) -> ApiError {
@@ -610,6 +547,10 @@ fn too_small(tokens: u64, min_tokens: u64) -> ApiError {
         ),
     )
     .with_param("messages")
+    .with_facts(ErrorFacts::TooSmall {
+        tokens: Some(tokens),
+        min_tokens: Some(min_tokens),
+    })
 }
 
 /// The client's request as it came, if `target` can be given it so.

@@ -2,7 +2,7 @@
 
 use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
 use hmac::{Hmac, KeyInit, Mac};
-use holdfast_protocol::ContextId;
+use holdfast_protocol::Context;
 use sha2::Sha256;
 
 /// Derives them from a secret of this installation.
@@ -21,9 +21,14 @@ impl Tenants {
     }
 
     /// Of a context, for fields that route its requests to one cache: 35 characters, below the 64 that OpenAI allows
-    /// for `prompt_cache_key`. Equal content of different projects never shares it.
-    pub(crate) fn key(&self, project: &str, context: &ContextId) -> String {
-        let hash = self.hash(&["key", project, context.as_str()]);
+    /// for `prompt_cache_key`. Equal content of different projects never shares it. What was forked from another context
+    /// begins like that one, and so has the same: under one of its own it would not be found to.
+    pub(crate) fn key(&self, project: &str, context: &Context) -> String {
+        let root = match &context.forked_from {
+            Some((parent, _)) => parent,
+            None => &context.id,
+        };
+        let hash = self.hash(&["key", project, root.as_str()]);
         format!("hf-{}", HEXLOWER.encode(&hash[..16]))
     }
 

@@ -101,7 +101,9 @@ impl Transport {
             }
         }
         if !call.body.is_empty() {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            headers
+                .entry(CONTENT_TYPE)
+                .or_insert(HeaderValue::from_static("application/json"));
         }
         self.authorizer
             .authorize(&method, &url, &mut headers, &call.body)

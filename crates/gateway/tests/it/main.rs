@@ -45,6 +45,15 @@ async fn create(client: &TestClient, fields: Value) -> String {
         .to_owned()
 }
 
+/// Waits until a session's next state has been computed: that happens in the background, makes way for requests, and a
+/// fork waits for the very same state.
+async fn settle(client: &TestClient, context_id: &str) {
+    let path = format!("/v1/context/{context_id}/fork");
+    let fork = client.post(&path, &json!({})).await.ok();
+    let fork = fork["id"].as_str().unwrap();
+    client.delete(&format!("/v1/context/{fork}")).await.ok();
+}
+
 /// Asks with a context and greedily; gives the whole reply.
 async fn ask(client: &TestClient, context_id: &str, text: &str) -> Reply {
     let body = json!({"context_id": context_id, "messages": [say("user", text)], "temperature": 0});

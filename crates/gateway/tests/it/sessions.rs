@@ -7,7 +7,7 @@ use holdfast_store::ContextStore;
 use holdfast_testkit::{Action, Gate, Operation, TestGateway};
 use serde_json::{Value, json};
 
-use crate::{ask, create, expected, say};
+use crate::{ask, create, expected, say, settle};
 
 fn initial() -> Vec<Value> {
     vec![say("system", "Be brief."), say("user", "The text.")]
@@ -42,6 +42,7 @@ async fn each_turn_is_remembered() {
         assert_eq!(usage["cache_creation_input_tokens"], grown);
         assert_eq!(completion["context_cache"]["written_tokens"], grown);
         prefix_tokens += grown;
+        settle(&client, &id).await;
     }
 }
 

@@ -1,7 +1,10 @@
 //! The same contexts under `/v1` and `/api/v3`, and the model list.
 
 mod anthropic;
+mod google;
 mod implicit;
+mod passthrough;
+mod responses;
 
 use holdfast_testkit::TestGateway;
 use serde_json::json;
@@ -76,7 +79,7 @@ async fn models_are_listed_and_found() {
             model,
             json!({
                 "id": "ep-20261122", "object": "model", "created": 1_795_000_000, "owned_by": "holdfast",
-                "supported_endpoint_types": ["openai", "context"],
+                "supported_endpoint_types": ["openai", "anthropic", "gemini", "context"],
             })
         );
         let error = client

@@ -3,7 +3,7 @@
 use holdfast_testkit::{TestClient, TestGateway};
 use serde_json::{Value, json};
 
-use crate::{ask, create, expected, say};
+use crate::{ask, create, expected, say, settle};
 
 /// What the toy template and vocabulary make of a message.
 fn tokens(message: &Value) -> usize {
@@ -57,13 +57,7 @@ async fn last_history_tokens_remembers_the_newest_that_fit() {
             "turn {turn}"
         );
         history.extend([question, say("assistant", &reply.answer())]);
-        // That happens in the background, and a fork waits for the very same state.
-        let fork = client
-            .post(&format!("/v1/context/{id}/fork"), &json!({}))
-            .await
-            .ok();
-        let fork = fork["id"].as_str().unwrap();
-        client.delete(&format!("/v1/context/{fork}")).await.ok();
+        settle(&client, &id).await;
     }
     assert!(has_dropped);
     assert_eq!(turns(&client, &id).await, 6);

@@ -11,7 +11,7 @@ use crate::context::{
     Context, ContextContent, ContextId, ContextMode, CreateContext, CreateSurface, Profile,
     ProfileKind, StoredMessage, Truncation, Turn,
 };
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorFacts, ErrorKind};
 
 const WINDOW: u32 = 1_000;
 const RESERVE: u32 = 100;
@@ -280,6 +280,13 @@ fn another_model_is_refused_with_both_names() {
     let error = check_model(&context, "m2", "Asked").unwrap_err();
     assert_eq!(error.param.as_deref(), Some("model"));
     assert!(error.message.contains("`Asked`") && error.message.contains("`Alias`"));
+    assert_eq!(
+        error.facts.as_deref(),
+        Some(&ErrorFacts::OtherModel {
+            requested: "Asked".to_owned(),
+            held: "Alias".to_owned(),
+        })
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::UnixMillis;
 use crate::compose::messages_to_drop;
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorFacts, ErrorKind};
 
 const WEEK_SECONDS: u32 = 604_800;
 const DAY_SECONDS: u32 = 86_400;
@@ -46,7 +46,8 @@ impl ProfileKind {
 
     fn default_mode(self, surface: CreateSurface) -> ContextMode {
         match (self, surface) {
-            (ProfileKind::Gemini, _) | (ProfileKind::Native, CreateSurface::OpenAi) => {
+            (ProfileKind::Gemini, _)
+            | (ProfileKind::Native, CreateSurface::OpenAi | CreateSurface::Google) => {
                 ContextMode::CommonPrefix
             }
             (ProfileKind::Ark, _) | (ProfileKind::Native, CreateSurface::Ark) => {
@@ -64,6 +65,18 @@ impl ProfileKind {
 }
 
 impl Profile {
+    /// This model's rules where a context follows those of `kind`, whatever the model's own are.
+    #[must_use]
+    pub fn of_kind(&self, kind: ProfileKind) -> Self {
+        if self.kind == kind {
+            return self.clone();
+        }
+        Profile {
+            min_context_tokens: self.min_context_tokens,
+            ..Profile::of(kind, self.window_tokens)
+        }
+    }
+
     /// The rules of `kind`: default ttl and its range, with a largest ttl of a week and no minimum size.
     pub fn of(kind: ProfileKind, window_tokens: u32) -> Self {
         let (ttl_default_seconds, ttl_min_seconds) = match kind {
@@ -278,7 +291,11 @@ fn check_size(initial_tokens: u64, profile: &Profile) -> Result<(), ApiError> {
                  Add messages, or send them with each chat instead."
             ),
         )
-        .with_param("messages"));
+        .with_param("messages")
+        .with_facts(ErrorFacts::TooSmall {
+            tokens: Some(initial_tokens),
+            min_tokens: Some(u64::from(minimum)),
+        }));
     }
     if initial_tokens >= u64::from(profile.window_tokens) {
         return Err(

@@ -8,7 +8,7 @@ use super::{
     TruncationRequest, Turn,
 };
 use crate::chat::{Message, Role};
-use crate::error::{ApiError, ErrorKind};
+use crate::error::{ApiError, ErrorFacts, ErrorKind};
 
 const NOW: i64 = 1_795_375_800_123;
 const WINDOW: u32 = 32_768;
@@ -242,6 +242,13 @@ fn prefixes_must_be_neither_too_small_nor_as_large_as_the_window() {
     ] {
         assert!(error.message.contains(fragment), "{}", error.message);
     }
+    assert_eq!(
+        error.facts.as_deref(),
+        Some(&ErrorFacts::TooSmall {
+            tokens: Some(1_023),
+            min_tokens: Some(1_024),
+        })
+    );
     assert!(new(1_024).is_ok());
     assert!(new(4_095).is_ok());
     for tokens in [4_096, u64::MAX] {

@@ -54,6 +54,27 @@ impl Fields {
         }
     }
 
+    /// The same with every name in camelCase: the JSON of protocol buffers knows each name in snake_case, too. Of a field
+    /// that is there under both, the one that is set counts.
+    pub(crate) fn in_camel_case(mut self) -> Self {
+        if self.object.keys().any(|key| key.contains('_')) {
+            let mut object = Map::new();
+            for (key, value) in self.object {
+                let key = camel_case(&key);
+                if object.get(&key).is_none_or(Value::is_null) {
+                    object.insert(key, value);
+                }
+            }
+            self.object = object;
+        }
+        self
+    }
+
+    /// Where the object stands in the body.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The path of a field of this object.
     pub(crate) fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() {
@@ -79,7 +100,12 @@ impl Fields {
 
     /// Whether the field is there and not null.
     pub(crate) fn has(&self, key: &str) -> bool {
-        self.object.get(key).is_some_and(|value| !value.is_null())
+        self.get(key).is_some()
+    }
+
+    /// The field as it stands there, unless it is absent or null.
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+        self.object.get(key).filter(|value| !value.is_null())
     }
 
     /// Takes the field out, unless it is absent or null.
@@ -238,6 +264,23 @@ pub(crate) fn bounded(
             let problem = format!("must be from {} to {}", range.start(), range.end());
             invalid(kind, path, problem)
         })
+}
+
+/// A name in snake_case as one in camelCase; others stay as they are.
+pub(crate) fn camel_case(name: &str) -> String {
+    let mut out = String::with_capacity(name.len());
+    let mut is_first = false;
+    for symbol in name.chars() {
+        match symbol {
+            '_' => is_first = true,
+            symbol if is_first => {
+                is_first = false;
+                out.push(symbol.to_ascii_uppercase());
+            }
+            symbol => out.push(symbol),
+        }
+    }
+    out
 }
 
 /// The number as an integer, where it is whole and fits.

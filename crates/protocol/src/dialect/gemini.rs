@@ -17,6 +17,7 @@
 //!   `detail` and unknown fields are left out.
 
 mod call_id;
+pub mod client;
 mod content;
 mod error;
 mod hold;

@@ -8,6 +8,7 @@
 //! bodies are ignored; `null` and `""` mean unset.
 
 mod ark_context;
+mod completion;
 mod context;
 mod error;
 mod message;
@@ -22,6 +23,7 @@ mod upstream;
 pub mod wire;
 
 pub use ark_context::ArkContextUpstream;
+pub use completion::{CompletionWriter, decode_completion};
 pub use context::{
     decode_create, decode_fork, decode_patch, encode_context, encode_context_page, encode_created,
     encode_deleted,

@@ -1,4 +1,4 @@
-//! OpenAI Responses, and Ark with its explicit caching, towards upstreams.
+//! OpenAI Responses, and Ark with its explicit caching, towards upstreams. [`client`] is the side towards clients.
 //!
 //! Both take the conversation as `input` items, system texts included (`instructions` is never used: OpenAI does not
 //! carry it over to the next turn, and Ark refuses it beside caching). What differs:
@@ -27,6 +27,7 @@
 //! - `tools` are part of a handle, and beside one Ark takes no others and no `json_schema`: both are refused by name.
 
 mod ark;
+pub mod client;
 mod error;
 mod items;
 mod openai;

@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.anthropic.com"),
     auth: AuthScheme::Header("x-api-key"),
+    raw: &[],
     rules,
 };
 

@@ -1,7 +1,7 @@
 //! Volcengine Ark (facts section 2.5).
 
 use super::families;
-use super::{AuthScheme, Provider, UpstreamDialectName};
+use super::{AuthScheme, Provider, RawPath, UpstreamDialectName};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "ark",
@@ -13,5 +13,6 @@ pub(super) const PROVIDER: Provider = Provider {
     ],
     base_url: Some("https://ark.cn-beijing.volces.com/api/v3"),
     auth: AuthScheme::Bearer,
+    raw: &[RawPath::Embeddings, RawPath::ImageGenerations],
     rules: families::ark,
 };

@@ -1,6 +1,6 @@
 //! Azure OpenAI (facts section 2.2).
 
-use super::{AuthScheme, ModelRules, Provider, Quirks, UpstreamDialectName, families};
+use super::{AuthScheme, ModelRules, Provider, Quirks, RawPath, UpstreamDialectName, families};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "azure",
@@ -9,6 +9,8 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[UpstreamDialectName::OpenaiResponses],
     base_url: Some("https://{resource}.openai.azure.com/openai/v1"),
     auth: AuthScheme::Header("api-key"),
+    // Those of audio are a preview there [?].
+    raw: RawPath::ALL,
     rules,
 };
 

@@ -17,6 +17,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[UpstreamDialectName::OpenaiResponses],
     base_url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
     auth: AuthScheme::Aws("bedrock"),
+    raw: &[],
     rules,
 };
 

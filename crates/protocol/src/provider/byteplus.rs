@@ -1,7 +1,7 @@
 //! BytePlus ModelArk, the same service elsewhere (facts section 2.5).
 
 use super::families;
-use super::{AuthScheme, Provider, UpstreamDialectName};
+use super::{AuthScheme, Provider, RawPath, UpstreamDialectName};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "byteplus",
@@ -13,5 +13,6 @@ pub(super) const PROVIDER: Provider = Provider {
     ],
     base_url: Some("https://ark.ap-southeast.bytepluses.com/api/v3"),
     auth: AuthScheme::Bearer,
+    raw: &[RawPath::Embeddings, RawPath::ImageGenerations],
     rules: families::ark,
 };

@@ -11,6 +11,8 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.deepseek.com"),
     auth: AuthScheme::Bearer,
+    // Text completions are under another base URL (`/beta`).
+    raw: &[],
     rules,
 };
 

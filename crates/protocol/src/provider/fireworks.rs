@@ -1,7 +1,7 @@
 //! Fireworks, whose caches live in one replica each (facts section 2.14).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
     UpstreamDialectName,
 };
 
@@ -12,6 +12,8 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.fireworks.ai/inference/v1"),
     auth: AuthScheme::Bearer,
+    // Images have paths of their own there, one for each model.
+    raw: &[RawPath::Embeddings, RawPath::Completions],
     rules,
 };
 

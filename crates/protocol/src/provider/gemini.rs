@@ -9,6 +9,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
     auth: AuthScheme::Google,
+    raw: &[],
     rules,
 };
 

@@ -1,8 +1,8 @@
 //! Groq, which caches the gpt-oss family only (facts section 2.14).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
-    families,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    UpstreamDialectName, families,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -12,6 +12,11 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.groq.com/openai/v1"),
     auth: AuthScheme::Bearer,
+    raw: &[
+        RawPath::AudioSpeech,
+        RawPath::AudioTranscriptions,
+        RawPath::AudioTranslations,
+    ],
     rules,
 };
 

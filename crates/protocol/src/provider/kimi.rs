@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.moonshot.ai/v1"),
     auth: AuthScheme::Bearer,
+    raw: &[],
     rules,
 };
 

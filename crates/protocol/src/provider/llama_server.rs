@@ -1,7 +1,8 @@
 //! llama.cpp's server (facts section 3.3). A slot keeps its last prompt until another request takes it: no promise.
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    UpstreamDialectName,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -11,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: None,
     auth: AuthScheme::Optional,
+    raw: &[RawPath::Embeddings, RawPath::Completions],
     rules,
 };
 

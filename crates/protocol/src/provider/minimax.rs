@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[UpstreamDialectName::OpenaiChat],
     base_url: Some("https://api.minimax.io/anthropic"),
     auth: AuthScheme::Bearer,
+    raw: &[],
     rules,
 };
 

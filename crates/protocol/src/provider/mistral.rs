@@ -1,7 +1,7 @@
 //! Mistral (facts section 2.14).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
     UpstreamDialectName,
 };
 
@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.mistral.ai/v1"),
     auth: AuthScheme::Bearer,
+    raw: &[RawPath::Embeddings, RawPath::AudioTranscriptions],
     rules,
 };
 

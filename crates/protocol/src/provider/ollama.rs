@@ -1,7 +1,8 @@
 //! Ollama, which counts no cached tokens (facts section 3.4).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    UpstreamDialectName,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -11,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: None,
     auth: AuthScheme::Optional,
+    raw: &[RawPath::Embeddings, RawPath::Completions],
     rules,
 };
 

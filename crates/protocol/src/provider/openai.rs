@@ -1,6 +1,6 @@
 //! OpenAI (facts section 2.1).
 
-use super::{AuthScheme, ModelRules, Provider, Quirks, UpstreamDialectName, families};
+use super::{AuthScheme, ModelRules, Provider, Quirks, RawPath, UpstreamDialectName, families};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "openai",
@@ -9,6 +9,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[UpstreamDialectName::OpenaiResponses],
     base_url: Some("https://api.openai.com/v1"),
     auth: AuthScheme::Bearer,
+    raw: RawPath::ALL,
     rules,
 };
 

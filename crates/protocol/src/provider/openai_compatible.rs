@@ -1,6 +1,6 @@
 //! Any other server that speaks OpenAI Chat Completions.
 
-use super::{AuthScheme, CacheRules, ModelRules, Provider, Quirks, UpstreamDialectName};
+use super::{AuthScheme, CacheRules, ModelRules, Provider, Quirks, RawPath, UpstreamDialectName};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "openai-compatible",
@@ -9,6 +9,8 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: None,
     auth: AuthScheme::Optional,
+    // Which ones such a server really has it will say itself.
+    raw: RawPath::ALL,
     rules,
 };
 

@@ -1,8 +1,8 @@
 //! OpenRouter (facts section 2.13). `session_id` keeps a context with the provider that has its cache.
 
 use super::{
-    AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks, RequestField,
-    UpstreamDialectName, families,
+    AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    RequestField, UpstreamDialectName, families,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://openrouter.ai/api/v1"),
     auth: AuthScheme::Bearer,
+    raw: &[RawPath::Embeddings, RawPath::Completions],
     rules,
 };
 

@@ -1,7 +1,7 @@
 //! Qwen on DashScope (facts section 2.6). There is no field that separates tenants.
 
 use super::{
-    AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks,
+    AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks, RawPath,
     UpstreamDialectName, families,
 };
 
@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://dashscope.aliyuncs.com/compatible-mode/v1"),
     auth: AuthScheme::Bearer,
+    raw: &[RawPath::Embeddings],
     rules,
 };
 

@@ -1,7 +1,7 @@
 //! SGLang (facts section 3.2).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
     UpstreamDialectName,
 };
 
@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: None,
     auth: AuthScheme::Optional,
+    raw: &[RawPath::Embeddings, RawPath::Completions],
     rules,
 };
 

@@ -3,8 +3,8 @@
 use std::collections::HashSet;
 
 use super::{
-    ALL, AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, RequestField,
-    TierField, UpstreamDialectName, by_name, families,
+    ALL, AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, RawPath,
+    RequestField, TierField, UpstreamDialectName, by_name, families,
 };
 
 /// Names of every family, and of none.
@@ -287,4 +287,24 @@ fn only_what_is_cached_is_promised() {
         cache("openai-compatible", "gpt-5.6").caching,
         Caching::Replay
     );
+}
+
+#[test]
+fn endpoints_are_told_apart_and_listed_once() {
+    let paths: HashSet<_> = RawPath::ALL.iter().map(|raw| raw.path()).collect();
+    let words: HashSet<_> = RawPath::ALL.iter().map(|raw| raw.as_str()).collect();
+    assert_eq!(
+        (paths.len(), words.len()),
+        (RawPath::ALL.len(), RawPath::ALL.len())
+    );
+    for provider in ALL {
+        let listed: HashSet<_> = provider.raw.iter().collect();
+        assert_eq!(listed.len(), provider.raw.len(), "{}", provider.name);
+        // They are OpenAI's, and an error is read as its imitators write it or not at all.
+        assert!(
+            provider.raw.is_empty() || provider.speaks(UpstreamDialectName::OpenaiChat),
+            "{}",
+            provider.name
+        );
+    }
 }

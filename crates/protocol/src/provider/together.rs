@@ -1,7 +1,8 @@
 //! Together (facts section 2.14).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    UpstreamDialectName,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -11,6 +12,15 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://api.together.xyz/v1"),
     auth: AuthScheme::Bearer,
+    // Not documented as compatible: transcriptions and translations [?].
+    raw: &[
+        RawPath::Embeddings,
+        RawPath::Completions,
+        RawPath::ImageGenerations,
+        RawPath::AudioSpeech,
+        RawPath::AudioTranscriptions,
+        RawPath::AudioTranslations,
+    ],
     rules,
 };
 

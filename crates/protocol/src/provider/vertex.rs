@@ -11,6 +11,7 @@ pub(super) const PROVIDER: Provider = Provider {
         "https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}",
     ),
     auth: AuthScheme::Google,
+    raw: &[],
     rules,
 };
 

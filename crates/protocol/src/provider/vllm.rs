@@ -1,7 +1,7 @@
 //! vLLM (facts section 3.1).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
     UpstreamDialectName,
 };
 
@@ -12,6 +12,12 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: None,
     auth: AuthScheme::Optional,
+    raw: &[
+        RawPath::Embeddings,
+        RawPath::Completions,
+        RawPath::AudioTranscriptions,
+        RawPath::AudioTranslations,
+    ],
     rules,
 };
 

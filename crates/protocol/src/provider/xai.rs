@@ -1,7 +1,7 @@
 //! xAI (facts section 2.11).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
     UpstreamDialectName,
 };
 
@@ -12,6 +12,8 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[UpstreamDialectName::OpenaiResponses],
     base_url: Some("https://api.x.ai/v1"),
     auth: AuthScheme::Bearer,
+    // Edits take JSON alone, no forms.
+    raw: &[RawPath::ImageGenerations, RawPath::ImageEdits],
     rules,
 };
 

@@ -1,7 +1,8 @@
 //! Zhipu GLM; z.ai is the same under another base URL (facts section 2.9).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    UpstreamDialectName,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -11,6 +12,8 @@ pub(super) const PROVIDER: Provider = Provider {
     other_dialects: &[],
     base_url: Some("https://open.bigmodel.cn/api/paas/v4"),
     auth: AuthScheme::Bearer,
+    // Those of audio are not known for sure to take the same bodies [?].
+    raw: &[RawPath::Embeddings, RawPath::ImageGenerations],
     rules,
 };
 

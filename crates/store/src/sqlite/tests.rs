@@ -11,8 +11,10 @@ use crate::conformance::{
 };
 use crate::{ContextStore, KeyStore};
 
+mod agreement;
 mod damage;
 mod erasure;
+mod responses;
 
 fn directory() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -50,6 +52,11 @@ async fn upstreams_conform() {
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_conform() {
     conformance::keys(&opened().await.1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn responses_conform() {
+    conformance::responses(&opened().await.1).await;
 }
 
 #[tokio::test]

@@ -75,6 +75,8 @@ pub(in crate::config) struct UpstreamTable {
     /// What happens to a context that is too small for it to cache, when the context does not say: `error` or `replay`.
     /// Default: `contexts.small_contexts`.
     pub(in crate::config) on_too_small: Option<Located<SmallContexts>>,
+    /// Endpoints beside chat that requests are passed through to. Default: by provider.
+    pub(in crate::config) endpoints: Option<Located<Vec<Located<EndpointWord>>>>,
     /// What replaces the provider's caching rules, should they have changed. Default: nothing.
     pub(in crate::config) cache: Option<CacheTable>,
 }
@@ -105,6 +107,26 @@ pub(in crate::config) enum IsolationWord {
     Project,
     /// Equal content is shared.
     None,
+}
+
+/// An endpoint of OpenAI's API beside chat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum EndpointWord {
+    /// `/embeddings`.
+    Embeddings,
+    /// `/completions`.
+    Completions,
+    /// `/images/generations`.
+    ImageGenerations,
+    /// `/images/edits`.
+    ImageEdits,
+    /// `/audio/speech`.
+    AudioSpeech,
+    /// `/audio/transcriptions`.
+    AudioTranscriptions,
+    /// `/audio/translations`.
+    AudioTranslations,
 }
 
 /// How an upstream caches.

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use holdfast_protocol::context::OnTooSmall;
 use holdfast_protocol::provider::{
-    self, AuthScheme, Caching, Prewarm, Provider, UpstreamDialectName,
+    self, AuthScheme, Caching, Prewarm, Provider, RawPath, UpstreamDialectName,
 };
 use reqwest::Url;
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::super::file::{
-    CacheTable, CachingWord, IsolationWord, Located, PrewarmWord, UpstreamTable,
+    CacheTable, CachingWord, EndpointWord, IsolationWord, Located, PrewarmWord, UpstreamTable,
 };
 use super::super::problems::Problems;
 use super::Scope;
@@ -127,6 +127,7 @@ fn upstream(
             .as_ref()
             .map(|cache| overrides(cache, dialect, problems))
             .unwrap_or_default(),
+        raw: table.endpoints.as_ref().map(endpoints),
         concurrency_max: size(
             &table.concurrency_max,
             "concurrency_max",
@@ -508,6 +509,20 @@ fn seconds(
     problems: &mut Problems,
 ) -> Duration {
     optional(value, key, 1..=max, problems).map_or(default, Duration::from_secs)
+}
+
+/// One that is there twice is there.
+fn endpoints(words: &Located<Vec<Located<EndpointWord>>>) -> Vec<RawPath> {
+    let path = |word: &Located<EndpointWord>| match word.get() {
+        EndpointWord::Embeddings => RawPath::Embeddings,
+        EndpointWord::Completions => RawPath::Completions,
+        EndpointWord::ImageGenerations => RawPath::ImageGenerations,
+        EndpointWord::ImageEdits => RawPath::ImageEdits,
+        EndpointWord::AudioSpeech => RawPath::AudioSpeech,
+        EndpointWord::AudioTranscriptions => RawPath::AudioTranscriptions,
+        EndpointWord::AudioTranslations => RawPath::AudioTranslations,
+    };
+    words.get().iter().map(path).collect()
 }
 
 fn overrides(

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use holdfast_protocol::context::OnTooSmall;
-use holdfast_protocol::provider::{Caching, Prewarm, UpstreamDialectName};
+use holdfast_protocol::provider::{Caching, Prewarm, RawPath, UpstreamDialectName};
 
 use super::*;
 use crate::app::{Credentials, Isolation, RetryPolicy, Timeouts};
@@ -107,6 +107,7 @@ breaker_open_s = 9
 isolation = "none"
 concurrency_max = 10
 on_too_small = "replay"
+endpoints = ["completions", "audio_speech"]
 [upstreams.cache]
 caching = "handle"
 min_tokens = 11
@@ -150,11 +151,30 @@ prewarm = "one_token"
     assert_eq!(upstream.isolation, Isolation::None);
     assert_eq!(upstream.concurrency_max, 10);
     assert_eq!(upstream.on_too_small, OnTooSmall::Replay);
+    assert_eq!(
+        upstream.raw,
+        Some(vec![RawPath::Completions, RawPath::AudioSpeech])
+    );
     assert_eq!(upstream.cache.caching, Some(Caching::Handle));
     assert_eq!(upstream.cache.min_tokens, Some(11));
     assert_eq!(upstream.cache.tiers_seconds, Some(vec![300, 3600]));
     assert_eq!(upstream.cache.handle_seconds_max, Some(12));
     assert_eq!(upstream.cache.prewarm, Some(Prewarm::OneToken));
+}
+
+#[test]
+fn every_endpoint_has_its_word() {
+    let words: Vec<String> = RawPath::ALL
+        .iter()
+        .map(|path| format!("\"{}\"", path.as_str()))
+        .collect();
+    let settings = format!(
+        "provider = \"openai\"\napi_key = \"env:K\"\nendpoints = [{}]\n",
+        words.join(", ")
+    );
+    assert_eq!(upstream(&settings).raw.as_deref(), Some(RawPath::ALL));
+    let none = upstream("provider = \"openai\"\napi_key = \"env:K\"\nendpoints = []\n");
+    assert_eq!(none.raw, Some(Vec::new()));
 }
 
 #[test]

@@ -16,7 +16,7 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
-use super::Caller;
+use super::{Caller, Deadline, Keep};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::backend::{Answer, ChatWork};
@@ -63,6 +63,7 @@ pub(super) struct RunningTurn {
     events: BoxStream<'static, Result<ChatEvent, ApiError>>,
     builder: Option<ResponseBuilder>,
     context: Option<TurnContext>,
+    keep: Option<Keep>,
     deadline: Instant,
     response: Option<Arc<ChatResponse>>,
     is_over: bool,
@@ -82,6 +83,7 @@ pub(super) async fn begin(
     request: ChatRequest,
     fingerprint: Option<Fingerprint>,
     delivery: Arc<Delivery>,
+    keep: Option<Keep>,
 ) -> Result<Begun, ApiError> {
     let Caller {
         app,
@@ -113,7 +115,7 @@ pub(super) async fn begin(
     sampling.top_p = sampling.top_p.or(model.entry.top_p);
     let composed = compose_for(&model, open.as_ref(), request, max_tokens)?;
     let head = ChatHead {
-        id: new_chat_id(),
+        id: new_id("chatcmpl-"),
         created: app.now().div_euclid(1000),
         model: composed
             .request
@@ -144,25 +146,15 @@ pub(super) async fn begin(
         attached.settle(&mut answer.usage, answer.receipt.as_mut());
     }
     Ok(Begun::Running(Box::new(RunningTurn {
-        receipt: answer.receipt,
-        usage: answer.usage,
         attached,
-        is_wire: answer.is_wire,
-        wire: BytesMut::new(),
-        events: answer.events,
-        builder: Some(ResponseBuilder::new(head.clone())),
         context: open.map(|open| TurnContext {
             open,
             new,
             dropped_messages,
             recorder,
         }),
-        deadline: deadline.0,
-        response: None,
-        is_over: false,
-        app,
-        model,
-        head,
+        keep,
+        ..RunningTurn::new(app, model, head, deadline, answer)
     })))
 }
 
@@ -263,6 +255,33 @@ async fn admit(
 }
 
 impl RunningTurn {
+    /// A turn outside of any context.
+    pub(super) fn new(
+        app: Arc<App>,
+        model: Arc<Model>,
+        head: ChatHead,
+        deadline: Deadline,
+        answer: Answer,
+    ) -> Self {
+        RunningTurn {
+            receipt: answer.receipt,
+            usage: answer.usage,
+            attached: None,
+            is_wire: answer.is_wire,
+            wire: BytesMut::new(),
+            events: answer.events,
+            builder: Some(ResponseBuilder::new(head.clone())),
+            context: None,
+            keep: None,
+            deadline: deadline.0,
+            response: None,
+            is_over: false,
+            app,
+            model,
+            head,
+        }
+    }
+
     /// What the answer's chunks have in common.
     pub(super) fn head(&self) -> &ChatHead {
         &self.head
@@ -426,6 +445,9 @@ impl RunningTurn {
                 .commit(open, turn, Arc::clone(&response), recorder)
                 .await?;
         }
+        if let Some(keep) = self.keep.take() {
+            keep(Arc::clone(&response)).await?;
+        }
         self.app
             .events
             .chat_finished(&self.model.entry.name, &usage, receipt.as_ref());
@@ -434,11 +456,12 @@ impl RunningTurn {
     }
 }
 
-fn new_chat_id() -> String {
+/// An id for an answer that nobody else has.
+pub(crate) fn new_id(beginning: &str) -> String {
     let random: String = rand::rng()
         .sample_iter(Alphanumeric)
         .take(28)
         .map(char::from)
         .collect();
-    format!("chatcmpl-{random}")
+    format!("{beginning}{random}")
 }

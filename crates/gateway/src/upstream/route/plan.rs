@@ -91,9 +91,7 @@ impl Plan {
         };
         plan.encoded =
             Some(encode(shared, target, context, &prefix).map_err(Refusal::Inexpressible)?);
-        plan.cache_key = plan
-            .cache_key
-            .map(|_| shared.tenants.key(tenant, &context.id));
+        plan.cache_key = plan.cache_key.map(|_| shared.tenants.key(tenant, context));
         plan.tier_seconds = target.rules.cache.tier_for(context.ttl_seconds);
         plan.history_seconds = markers(target, context, &prefix).history_seconds;
         plan.prefix = Some(Arc::clone(&prefix));
@@ -357,7 +355,7 @@ pub(super) async fn hold(
     } else {
         ""
     };
-    let cache_key = shared.tenants.key(tenant, &context.id);
+    let cache_key = shared.tenants.key(tenant, context);
     let salt = shared.tenants.salt(tenant);
     let call = target
         .dialect

@@ -144,7 +144,7 @@ async fn a_long_retry_after_sends_the_request_elsewhere_and_is_told_where_there_
         (1, 1),
         "it is left alone as long as it wanted"
     );
-    assert_eq!(reply.status, 503, "{}", reply.text());
+    assert_eq!(reply.status, 429, "{}", reply.text());
     let seconds: u64 = reply.headers["retry-after"]
         .to_str()
         .unwrap()

@@ -13,10 +13,12 @@
 mod answer;
 mod blocks;
 mod error;
+mod models;
 mod request;
 
 pub use answer::{Writer, encode_count};
 pub use error::encode_error;
+pub use models::{ModelInfo, encode_model, encode_models};
 pub use request::{Request, decode_count, decode_request};
 
 #[cfg(test)]

@@ -41,6 +41,22 @@ pub(super) fn encode(
     id
 }
 
+/// The id for a call that a client sent back with the id `given` and `signature`. An id of ours comes back as it was,
+/// with its signature where it had one; others carry something only if there is something to carry.
+pub(super) fn of_client(given: &str, signature: Option<&str>) -> String {
+    let is_ours = given.starts_with(OURS) || given.starts_with(GIVEN);
+    match signature {
+        None => given.to_owned(),
+        Some(_) if is_ours && given.contains('~') => given.to_owned(),
+        Some(signature) if is_ours => {
+            let mut id = format!("{given}~");
+            BASE64URL_NOPAD.encode_append(signature.as_bytes(), &mut id);
+            id
+        }
+        Some(_) => encode(Some(given), None, 0, signature),
+    }
+}
+
 /// What `id` carries.
 pub(super) fn decode(id: &str) -> Carried<'_> {
     if !id.starts_with(OURS) && !id.starts_with(GIVEN) {

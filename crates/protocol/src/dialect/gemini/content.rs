@@ -342,7 +342,7 @@ fn image_part<'a>(url: &'a str, quirks: &Quirks) -> Result<Part<'a>, &'static st
 }
 
 /// By the ending of the URL's path; Vertex AI does not look for itself.
-fn mime_type_of(url: &str) -> Option<&'static str> {
+pub(super) fn mime_type_of(url: &str) -> Option<&'static str> {
     let path = url.split(['?', '#']).next().unwrap_or_default();
     let (_, ending) = path.rsplit_once('.')?;
     match ending.to_ascii_lowercase().as_str() {

@@ -76,7 +76,9 @@ pub(super) fn decode_hold(body: &[u8]) -> Result<Held, Failure> {
     }
     let tokens = held
         .usage_metadata
-        .and_then(|usage| usage.total_token_count);
+        .and_then(|usage| usage.total_token_count)
+        // Beyond 32 bits a count is nonsense.
+        .filter(|tokens| *tokens <= u64::from(u32::MAX));
     Ok(Held {
         handle: Some(held.name),
         expires_at: held

@@ -17,6 +17,8 @@ use crate::usage::BilledUsage;
 
 /// The largest event an upstream may send, bytes. Images that it makes come inline.
 const EVENT_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// What stands for a log probability that no number can say: JSON has no infinity.
+const LOGPROB_MIN: f32 = -9999.0;
 
 type Events = Vec<Result<AnswerEvent, Failure>>;
 
@@ -382,5 +384,7 @@ fn token_of(candidate: LogprobsCandidate) -> (String, Vec<u8>, f32) {
     let token = candidate.token.unwrap_or_default();
     let bytes = token.clone().into_bytes();
     // protobuf leaves zeros out, and the logarithm of a certain token's probability is zero.
-    (token, bytes, candidate.log_probability.unwrap_or(0.0))
+    let logprob = Some(candidate.log_probability.unwrap_or(0.0));
+    let logprob = logprob.filter(|logprob| logprob.is_finite());
+    (token, bytes, logprob.unwrap_or(LOGPROB_MIN))
 }

@@ -119,7 +119,9 @@ impl UpstreamDialect for ArkContextUpstream {
         let tokens = created
             .get("usage")
             .and_then(|usage| usage.get("prompt_tokens"))
-            .and_then(Value::as_u64);
+            .and_then(Value::as_u64)
+            // Beyond 32 bits a count is nonsense.
+            .filter(|tokens| *tokens <= u64::from(u32::MAX));
         Ok(Held {
             handle: Some(handle.to_owned()),
             // The lifetime begins anew with every chat, so there is no fixed end to tell.

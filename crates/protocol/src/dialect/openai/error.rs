@@ -31,6 +31,8 @@ fn code(error: &ApiError) -> String {
         ErrorKind::InvalidMessage => "InvalidArgumentError",
         ErrorKind::UnknownRole => "InvalidArgumentError.UnknownRole",
         ErrorKind::OutOfContext => "OutofContextError",
+        // OpenAI's own word: its clients send the whole conversation again when they read it.
+        ErrorKind::PreviousResponseNotFound => "previous_response_not_found",
         ErrorKind::Unauthenticated => "AuthenticationError",
         ErrorKind::PermissionDenied => "AccessDenied",
         ErrorKind::ContextBusy => "OperationDenied.InvalidState",

@@ -5,15 +5,13 @@ use serde_json::Value;
 
 use super::MESSAGES_MAX;
 use crate::chat::{CachePoint, ContentPart, Message, Role, ToolCall};
+use crate::dialect::cache::{self, Cuts};
 use crate::dialect::fields::Fields;
 use crate::error::{ApiError, ErrorKind};
 use crate::provider::{Marker, Quirks};
 
 const TOOL_CALLS_MAX: usize = 512;
 const PARTS_MAX: usize = 100_000;
-
-/// Where a message has markers: after how many of its parts, and for how long the prefix is kept, seconds.
-type Cuts = Vec<(usize, Option<u32>)>;
 
 /// The field `messages`, at least one. Markers in them mean nothing here: a context is a prefix already.
 pub(super) fn decode_messages(fields: &mut Fields) -> Result<Vec<Message>, ApiError> {
@@ -27,27 +25,8 @@ pub(super) fn decode_marked(
 ) -> Result<(Vec<Message>, Vec<CachePoint>), ApiError> {
     let mut messages = Vec::new();
     let mut points = Vec::new();
-    for (mut message, cuts) in decode_all(fields)? {
-        let can_split = !matches!(message.role, Role::Assistant | Role::Tool);
-        let mut taken = 0;
-        for (parts, ttl_seconds) in cuts {
-            let is_end = parts - taken == message.content.len();
-            if !is_end && can_split {
-                let rest = message.content.split_off(parts - taken);
-                let head = Message {
-                    content: std::mem::replace(&mut message.content, rest),
-                    ..message.clone()
-                };
-                taken = parts;
-                messages.push(head);
-            }
-            let whole = usize::from(is_end || !can_split);
-            points.push(CachePoint {
-                messages: messages.len() + whole,
-                ttl_seconds,
-            });
-        }
-        messages.push(message);
+    for (message, cuts) in decode_all(fields)? {
+        cache::push_marked(message, cuts, &mut messages, &mut points);
     }
     Ok((messages, points))
 }
@@ -127,7 +106,7 @@ fn decode_content(
             for (index, value) in values.into_iter().enumerate() {
                 let path = format!("{path}[{index}]");
                 let mut fields = Fields::of_value(value, path, ErrorKind::InvalidMessage)?;
-                let marker = decode_marker(&mut fields)?;
+                let marker = cache::marker(&mut fields)?;
                 parts.push(decode_part(fields)?);
                 cuts.extend(marker.map(|ttl_seconds| (index + 1, ttl_seconds)));
             }
@@ -138,30 +117,6 @@ fn decode_content(
         }
     };
     Ok((content, Vec::new()))
-}
-
-/// OpenAI's `prompt_cache_breakpoint`, or `cache_control` as clients of OpenRouter send it; with the lifetime asked for.
-fn decode_marker(fields: &mut Fields) -> Result<Option<Option<u32>>, ApiError> {
-    let breakpoint = fields.object("prompt_cache_breakpoint")?;
-    let control = fields.object("cache_control")?;
-    let Some(mut marker) = breakpoint.or(control) else {
-        return Ok(None);
-    };
-    let ttl = marker.string("ttl")?;
-    Ok(Some(ttl.as_deref().and_then(ttl_seconds)))
-}
-
-/// A lifetime such as `30m`; `None`: not one that is known.
-pub(super) fn ttl_seconds(word: &str) -> Option<u32> {
-    let (unit_at, unit) = word.char_indices().last()?;
-    let number: u32 = word[..unit_at].parse().ok()?;
-    let seconds = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 3_600,
-        _ => return None,
-    };
-    number.checked_mul(seconds).filter(|seconds| *seconds > 0)
 }
 
 fn decode_part(mut fields: Fields) -> Result<ContentPart, ApiError> {

@@ -1,17 +1,18 @@
 //! Chat requests of clients.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::message::{decode_marked, ttl_seconds};
+use super::message::decode_marked;
 use super::tools::{decode_tool_choice, decode_tools};
 use super::without_models_prefix;
-use crate::chat::{CachePoint, CacheRequest, ChatRequest, ResponseFormat, Sampling};
+use crate::chat::{CacheRequest, ChatRequest, ResponseFormat, Sampling};
 use crate::context::ContextId;
+use crate::dialect::cache;
 use crate::dialect::fields::{Fields, bounded};
 use crate::error::{ApiError, ErrorKind};
 
 const STOP_MAX: usize = 4;
-const CHOICES_MAX: i64 = 128;
+pub(super) const CHOICES_MAX: i64 = 128;
 const TOP_LOGPROBS_MAX: i64 = 20;
 
 /// Reads a chat request.
@@ -60,34 +61,12 @@ pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
         original: None,
         extra: fields.rest(),
     };
-    request.cache = decode_cache(points, &request.extra);
+    // The fields stay where they are, for upstreams of this dialect.
+    request.cache = cache::request(points, &request.extra);
     Ok(request)
 }
 
-/// What the request wants cached. The fields stay where they are, for upstreams of this dialect.
-fn decode_cache(points: Vec<CachePoint>, extra: &Map<String, Value>) -> CacheRequest {
-    let text = |name: &str| {
-        extra
-            .get(name)
-            .and_then(Value::as_str)
-            .filter(|text| !text.is_empty())
-    };
-    let options = extra.get("prompt_cache_options");
-    let option = |name: &str| {
-        options
-            .and_then(|options| options.get(name))
-            .and_then(Value::as_str)
-    };
-    let key = text("prompt_cache_key").map(str::to_owned);
-    let is_explicit = option("mode") == Some("explicit") || !points.is_empty();
-    CacheRequest {
-        automatic: (key.is_some() && !is_explicit).then(|| option("ttl").and_then(ttl_seconds)),
-        points,
-        key,
-    }
-}
-
-fn decode_sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
+pub(super) fn decode_sampling(fields: &mut Fields) -> Result<Sampling, ApiError> {
     Ok(Sampling {
         temperature: fields.number("temperature", 0.0..=2.0)?,
         top_p: fields.number("top_p", 0.0..=1.0)?,
@@ -114,7 +93,7 @@ fn decode_logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {
         .collect()
 }
 
-fn decode_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
+pub(super) fn decode_stop(fields: &mut Fields) -> Result<Vec<String>, ApiError> {
     let values = match fields.value("stop") {
         None => return Ok(Vec::new()),
         Some(Value::String(text)) if text.is_empty() => return Ok(Vec::new()),

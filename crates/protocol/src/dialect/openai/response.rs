@@ -4,13 +4,12 @@ use bytes::Bytes;
 
 use super::to_json;
 use super::wire::{
-    AssistantMessage, ChatChoice, ChatCompletion, CompletionTokensDetails, ContextCacheBody,
-    FunctionCallBody, LogprobsBody, PromptTokensDetails, TokenLogprobBody, ToolCallBody,
-    TopLogprobBody, UsageBody,
+    AssistantMessage, ChatChoice, ChatCompletion, CompletionTokensDetails, FunctionCallBody,
+    LogprobsBody, PromptTokensDetails, TokenLogprobBody, ToolCallBody, TopLogprobBody, UsageBody,
 };
 use crate::chat::{ChatResponse, Choice, FinishReason, TokenLogprob};
-use crate::price::Decimal;
-use crate::usage::{Money, Receipt, Source, Usage};
+use crate::dialect::receipt;
+use crate::usage::Usage;
 
 /// The log probability OpenAI gives for "too small to tell"; JSON has no minus infinity.
 const LOGPROB_MIN: f32 = -9999.0;
@@ -25,7 +24,7 @@ pub fn encode_response(response: &ChatResponse) -> Bytes {
         service_tier: "default",
         choices: response.choices.iter().map(choice_body).collect(),
         usage: usage_body(&response.usage),
-        context_cache: response.receipt.as_ref().map(context_cache_body),
+        context_cache: response.receipt.as_ref().map(receipt::context_cache),
     })
 }
 
@@ -100,41 +99,5 @@ pub(super) fn usage_body(usage: &Usage) -> UsageBody {
         },
         cache_read_input_tokens: usage.cached_input_tokens,
         cache_creation_input_tokens: usage.cache_write_tokens,
-    }
-}
-
-pub(super) fn context_cache_body(receipt: &Receipt) -> ContextCacheBody {
-    let money = |read: fn(&Money) -> Decimal| {
-        let amount = receipt.money.as_ref().map(read);
-        amount.map(|amount| amount.normalize().to_string())
-    };
-    ContextCacheBody {
-        status: receipt.status.as_str(),
-        reason: receipt.reason.clone(),
-        tier: receipt.tier.map(|tier| tier.as_str()),
-        context_id: receipt.context_id.to_string(),
-        prefix_tokens: receipt.prefix_tokens,
-        cached_tokens: receipt.cached_tokens,
-        written_tokens: receipt.written_tokens,
-        saved_tokens: receipt.cached_tokens,
-        source: source_word(receipt.source),
-        first_token_ms: receipt.first_token_ms,
-        upstream: receipt.upstream.clone(),
-        origin: receipt.origin.map(|origin| origin.as_str()),
-        cost: money(|money| money.cost),
-        saved: money(|money| money.saved),
-        currency: receipt.money.as_ref().map(|money| money.currency.clone()),
-        money_source: receipt
-            .money
-            .as_ref()
-            .map(|money| source_word(money.source)),
-    }
-}
-
-fn source_word(source: Source) -> &'static str {
-    match source {
-        Source::Provider => "provider",
-        Source::Engine => "engine",
-        Source::Estimate => "estimate",
     }
 }

@@ -6,14 +6,14 @@ use bytes::Bytes;
 
 use super::encode_response;
 use super::error::error_body;
-use super::response::{context_cache_body, finish_word, logprobs_body, usage_body};
+use super::response::{finish_word, logprobs_body, usage_body};
 use super::to_json;
 use super::wire::{
     ChatCompletionChunk, ChunkChoice, ChunkDelta, ContextCacheBody, FunctionCallDelta,
     ToolCallDelta,
 };
 use crate::chat::{ChatEvent, ChatHead, ChatResponse, Delta, FinishReason};
-use crate::dialect::AnswerWriter;
+use crate::dialect::{AnswerWriter, receipt};
 use crate::error::ApiError;
 use crate::sse;
 use crate::usage::{Receipt, Usage};
@@ -151,7 +151,7 @@ impl StreamEncoder {
             ChatEvent::Done {
                 receipt: Some(receipt),
                 ..
-            } if !self.include_usage => Some(context_cache_body(receipt)),
+            } if !self.include_usage => Some(receipt::context_cache(receipt)),
             _ => None,
         };
         let role = self.role(index);
@@ -183,7 +183,7 @@ impl StreamEncoder {
     fn usage_chunk(&mut self, usage: &Usage, receipt: Option<&Receipt>) -> Bytes {
         self.chunk.choices.clear();
         self.chunk.usage = Some(Some(usage_body(usage)));
-        self.chunk.context_cache = receipt.map(context_cache_body);
+        self.chunk.context_cache = receipt.map(receipt::context_cache);
         sse::Encoder::data(&to_json(&self.chunk))
     }
 }

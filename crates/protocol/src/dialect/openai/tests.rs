@@ -9,9 +9,11 @@ use utoipa::{PartialSchema, ToSchema};
 
 use super::wire::{
     ChatCompletionRequest, ChatMessage, ContextCreateRequest, ContextForkRequest,
-    ContextPatchRequest, TruncationStrategy,
+    ContextPatchRequest, TextCompletionRequest, TruncationStrategy,
 };
-use super::{decode_create, decode_fork, decode_patch, decode_request, encode_error};
+use super::{
+    decode_completion, decode_create, decode_fork, decode_patch, decode_request, encode_error,
+};
 use crate::context::{ContextMode, ForkContext};
 use crate::error::{ApiError, ErrorKind};
 
@@ -42,6 +44,12 @@ fn every_error_kind_has_its_status_code_and_type() {
             "BadRequest",
         ),
         (OutOfContext, 400, "OutofContextError", "BadRequest"),
+        (
+            PreviousResponseNotFound,
+            400,
+            "previous_response_not_found",
+            "BadRequest",
+        ),
         (Unauthenticated, 401, "AuthenticationError", "Unauthorized"),
         (PermissionDenied, 403, "AccessDenied", "Forbidden"),
         (
@@ -193,6 +201,9 @@ fn every_documented_request_field_is_read() {
     assert_reads::<ChatCompletionRequest>(&["mode"], chat.clone(), |body| {
         decode_request(body).map(|_| ())
     });
+    assert_reads::<TextCompletionRequest>(&[], json!({"model": "m", "prompt": "x"}), |body| {
+        decode_completion(body).map(|_| ())
+    });
     assert_reads::<ContextCreateRequest>(&[], chat, |body| decode_create(body).map(|_| ()));
     assert_reads::<ContextForkRequest>(&[], json!({}), |body| decode_fork(body).map(|_| ()));
     assert_reads::<ContextPatchRequest>(&[], json!({"ttl": 60}), |body| {
@@ -273,6 +284,6 @@ proptest! {
 
     #[test]
     fn any_bytes_decode_without_a_panic(body in proptest::collection::vec(any::<u8>(), 0..64)) {
-        let _ = (decode_request(&body), decode_create(&body), decode_fork(&body), decode_patch(&body));
+        let _ = (decode_completion(&body), decode_request(&body), decode_create(&body), decode_fork(&body), decode_patch(&body));
     }
 }

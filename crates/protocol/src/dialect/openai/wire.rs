@@ -4,21 +4,25 @@
 //! `dialect/fields.rs`); its types here exist for the OpenAPI document, and a test holds them to the reader's fields.
 
 mod chat;
+mod completion;
 mod context;
 
 pub use chat::{
     AssistantMessage, ChatChoice, ChatCompletion, ChatCompletionChunk, ChatCompletionRequest,
-    ChatMessage, ChunkChoice, ChunkDelta, CompletionTokensDetails, ContextCacheBody,
-    FunctionCallBody, FunctionCallDelta, FunctionDefinition, FunctionName, ImageUrlBody,
-    LogprobsBody, MessageContent, MessagePart, NamedToolChoice, PromptTokensDetails, StopBody,
-    StreamOptions, TokenLogprobBody, ToolCallBody, ToolCallDelta, ToolChoiceBody, ToolDefinition,
-    TopLogprobBody, UsageBody,
+    ChatMessage, ChunkChoice, ChunkDelta, CompletionTokensDetails, FunctionCallBody,
+    FunctionCallDelta, FunctionDefinition, FunctionName, ImageUrlBody, LogprobsBody,
+    MessageContent, MessagePart, NamedToolChoice, PromptTokensDetails, StopBody, StreamOptions,
+    TokenLogprobBody, ToolCallBody, ToolCallDelta, ToolChoiceBody, ToolDefinition, TopLogprobBody,
+    UsageBody,
 };
+pub use completion::{PromptBody, TextChoice, TextCompletion, TextCompletionRequest};
 pub use context::{
     AccountBody, ContextCreateRequest, ContextDeleted, ContextEstimate, ContextEstimateRequest,
     ContextForkRequest, ContextList, ContextObject, ContextPatchRequest, CreateUsage, ForkedFrom,
     TruncationStrategy, TtlBody, UpstreamEstimate,
 };
+
+pub use crate::dialect::receipt::ContextCacheBody;
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -352,6 +352,9 @@ fn token_of(value: &Value) -> (String, Vec<u8>, f32) {
     (
         token.to_owned(),
         bytes.unwrap_or_else(|| token.as_bytes().to_vec()),
-        logprob.map_or(LOGPROB_MIN, |logprob| logprob as f32),
+        logprob
+            .map(|logprob| logprob as f32)
+            .filter(|logprob| logprob.is_finite())
+            .unwrap_or(LOGPROB_MIN),
     )
 }

@@ -5,7 +5,7 @@ use holdfast_protocol::{Message, Role};
 use super::*;
 
 #[track_caller]
-fn assert_corrupt<T>(result: Result<T, StoreError>, about: &str) {
+pub(super) fn assert_corrupt<T>(result: Result<T, StoreError>, about: &str) {
     match result {
         Err(StoreError::Corrupt(reason)) => assert!(reason.contains(about), "{reason}"),
         Err(other) => panic!("{other}"),
@@ -14,7 +14,7 @@ fn assert_corrupt<T>(result: Result<T, StoreError>, about: &str) {
 }
 
 #[track_caller]
-fn assert_unavailable<T>(result: Result<T, StoreError>, about: &str) {
+pub(super) fn assert_unavailable<T>(result: Result<T, StoreError>, about: &str) {
     match result {
         Err(StoreError::Unavailable(reason)) => assert!(reason.contains(about), "{reason}"),
         Err(other) => panic!("{other}"),
@@ -152,7 +152,17 @@ async fn an_empty_file_and_a_half_made_one_are_completed() {
     let store = SqliteStore::open(&path).await.unwrap();
     // As if the process had been killed after it had made the table that counts migrations.
     for table in [
-        "accounts", "turns", "contents", "contexts", "handles", "leases", "keys", "projects",
+        "accounts",
+        "turns",
+        "contents",
+        "contexts",
+        "handles",
+        "leases",
+        "keys",
+        "projects",
+        "conversations",
+        "responses",
+        "response_usage",
     ] {
         let statement = format!("DROP TABLE {table}");
         store

@@ -7,12 +7,17 @@ use super::*;
 const MARK: &str = "the-customers-own-words";
 
 fn marks(path: &Path) -> usize {
+    occurrences(path, MARK)
+}
+
+/// In the database file and its log.
+pub(super) fn occurrences(path: &Path, mark: &str) -> usize {
     ["", "-wal"]
         .iter()
         .filter_map(|suffix| fs::read(with_suffix(path, suffix)).ok())
         .map(|bytes| {
-            let windows = bytes.windows(MARK.len());
-            windows.filter(|window| *window == MARK.as_bytes()).count()
+            let windows = bytes.windows(mark.len());
+            windows.filter(|window| *window == mark.as_bytes()).count()
         })
         .sum()
 }

@@ -21,6 +21,8 @@ pub(super) struct Conversation {
     pub(super) markers: usize,
     /// The first thing that only Anthropic itself can do.
     pub(super) only: Option<ApiError>,
+    /// Whether another upstream's seal is in it, which Anthropic would refuse.
+    pub(super) has_foreign_seals: bool,
 }
 
 impl Conversation {
@@ -161,7 +163,9 @@ impl Conversation {
                     .get_or_insert_default()
                     .push_str(&text);
                 if let Some(seal) = block.string("signature")? {
-                    draft.message.reasoning_signature = Some(signature(seal));
+                    let seal = signature(seal);
+                    self.has_foreign_seals |= seal.of("anthropic").is_none();
+                    draft.message.reasoning_signature = Some(seal);
                 }
                 draft.is_used = true;
             }

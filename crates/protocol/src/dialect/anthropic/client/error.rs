@@ -31,6 +31,7 @@ fn type_word(kind: ErrorKind) -> &'static str {
         | ErrorKind::InvalidMessage
         | ErrorKind::UnknownRole
         | ErrorKind::OutOfContext
+        | ErrorKind::PreviousResponseNotFound
         | ErrorKind::MethodNotAllowed => "invalid_request_error",
         ErrorKind::Unauthenticated => "authentication_error",
         ErrorKind::PermissionDenied | ErrorKind::ContextBusy => "permission_error",

@@ -39,7 +39,11 @@ pub struct Request {
 /// asked.
 pub fn decode_request(body: &Bytes) -> Result<Request, ApiError> {
     let mut fields = Fields::of_body(body)?;
-    let (mut chat, mut only) = conversation(&mut fields)?;
+    let Read {
+        mut chat,
+        mut only,
+        has_foreign_seals,
+    } = conversation(&mut fields)?;
     chat.max_tokens = Some(
         fields
             .count("max_tokens", 1)?
@@ -77,7 +81,8 @@ pub fn decode_request(body: &Bytes) -> Result<Request, ApiError> {
             .any(|seconds| seconds == Some(3_600))
     };
     match chat.context_id {
-        None => {
+        // Where nobody else can answer, Anthropic may judge the seals for itself.
+        None if !has_foreign_seals || only.is_some() => {
             chat.original = Some(Original {
                 dialect: ClientDialect::Anthropic,
                 body: body.clone(),
@@ -85,6 +90,7 @@ pub fn decode_request(body: &Bytes) -> Result<Request, ApiError> {
                 only,
             });
         }
+        None => {}
         Some(_) => {
             if let Some(error) = only {
                 return Err(error);
@@ -104,12 +110,19 @@ pub fn decode_request(body: &Bytes) -> Result<Request, ApiError> {
 /// # Errors
 /// As [`decode_request`]. What only Anthropic itself can do can't be counted here.
 pub fn decode_count(body: &[u8]) -> Result<ChatRequest, ApiError> {
-    let (chat, only) = conversation(&mut Fields::of_body(body)?)?;
+    let Read { chat, only, .. } = conversation(&mut Fields::of_body(body)?)?;
     only.map_or(Ok(chat), Err)
 }
 
-/// What both kinds of request have, and what of it only Anthropic itself can do.
-fn conversation(fields: &mut Fields) -> Result<(ChatRequest, Option<ApiError>), ApiError> {
+/// What both kinds of request have.
+struct Read {
+    chat: ChatRequest,
+    /// What of it only Anthropic itself can do.
+    only: Option<ApiError>,
+    has_foreign_seals: bool,
+}
+
+fn conversation(fields: &mut Fields) -> Result<Read, ApiError> {
     let model = fields.string("model")?;
     let mut conversation = Conversation::default();
     if let Some(system) = fields.value("system") {
@@ -169,7 +182,11 @@ fn conversation(fields: &mut Fields) -> Result<(ChatRequest, Option<ApiError>), 
     if let Some(format) = fields.object("output_format")? {
         chat.response_format = response_format(format)?;
     }
-    Ok((chat, conversation.only))
+    Ok(Read {
+        chat,
+        only: conversation.only,
+        has_foreign_seals: conversation.has_foreign_seals,
+    })
 }
 
 /// The lifetime that the marker `cache_control` of an object asks for, seconds.

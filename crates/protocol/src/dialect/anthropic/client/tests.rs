@@ -1,5 +1,7 @@
 //! Golden fixtures: requests as they are understood, answers as they are written.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -50,11 +52,8 @@ fn requests_are_understood() {
             Ok(mut request) => {
                 assert!(!name.starts_with("request_error"), "{name} is accepted");
                 let original = request.chat.original.take();
-                assert_eq!(
-                    original.is_some(),
-                    request.chat.context_id.is_none(),
-                    "{name}"
-                );
+                let goes_on = request.chat.context_id.is_none() && !name.contains("foreign_seal");
+                assert_eq!(original.is_some(), goes_on, "{name}");
                 assert!(
                     original
                         .as_ref()

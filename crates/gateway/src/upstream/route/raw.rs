@@ -1,0 +1,72 @@
+//! Requests that are passed through: which upstreams have the endpoint, and one request from there to the answer's first
+//! bytes.
+
+use std::sync::Arc;
+
+use holdfast_protocol::ApiError;
+use holdfast_protocol::provider::RawPath;
+use holdfast_protocol::upstream::{Failure, FailureKind, HttpCall};
+
+use super::turns::permit;
+use super::{Refusal, RouteBackend};
+use crate::backend::{RawAnswer, RawWork};
+use crate::upstream::Target;
+use crate::upstream::raw::{Passing, RawSettlement};
+
+impl RouteBackend {
+    /// Sends a request to the first upstream with its endpoint that answers.
+    pub(super) async fn pass(&self, work: RawWork) -> Result<RawAnswer, ApiError> {
+        let mut order = self.order(None);
+        order.retain(|target| target.has(work.path));
+        if order.is_empty() {
+            return Err(no_endpoint(work.path));
+        }
+        self.in_turn(order, |target| Box::pin(self.pass_to(target, &work)))
+            .await
+    }
+
+    async fn pass_to(&self, target: &Arc<Target>, work: &RawWork) -> Result<RawAnswer, Refusal> {
+        let permit = permit(target).await?;
+        let timeouts = target.upstream.transport.timeouts();
+        let until = work
+            .deadline
+            .min(tokio::time::Instant::now() + timeouts.total);
+        let mut call = HttpCall::post(work.path.path(), work.body.for_model(&target.model));
+        let own = target.rules.quirks.headers.iter();
+        call.headers
+            .extend(own.map(|(name, value)| (*name, (*value).to_owned())));
+        call.headers
+            .push(("content-type", work.body.content_type().to_owned()));
+        let begun = async {
+            let mut reply = self.send(target, call).await?;
+            // A failure before the first bytes has done nothing that the client could have seen.
+            let first = reply.first_chunk().await?;
+            Ok((reply, first))
+        };
+        let (reply, first) = tokio::time::timeout(timeouts.first_byte, begun)
+            .await
+            .unwrap_or_else(|_| {
+                Err(Failure::new(
+                    FailureKind::Timeout,
+                    "the first bytes did not come in time",
+                ))
+            })?;
+        let settlement = RawSettlement {
+            shared: Arc::clone(&self.shared),
+            target: Arc::clone(target),
+            path: work.path,
+            model: work.model.clone(),
+        };
+        Ok(Passing::new(reply, first, until, settlement, permit).into_answer())
+    }
+}
+
+fn no_endpoint(path: RawPath) -> ApiError {
+    ApiError::unsupported(
+        "model",
+        format!(
+            "can't be used here: none of its upstreams has the endpoint `{}`",
+            path.path()
+        ),
+    )
+}

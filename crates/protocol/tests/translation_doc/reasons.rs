@@ -1,0 +1,233 @@
+//! Why something is left out. What is not listed here must arrive or be refused.
+
+pub(crate) mod clients;
+
+use holdfast_protocol::provider::UpstreamDialectName;
+
+use UpstreamDialectName::{
+    Anthropic, ArkContext, ArkResponses, BedrockConverse, Gemini, OpenaiChat, OpenaiResponses,
+};
+
+/// A reason, and the features that are left out for it at these upstreams.
+pub(crate) type Why = (&'static str, &'static [Cells]);
+pub(crate) type Cells = (&'static str, &'static [UpstreamDialectName]);
+
+const ALL: &[UpstreamDialectName] = &[
+    OpenaiChat,
+    OpenaiResponses,
+    ArkResponses,
+    ArkContext,
+    Anthropic,
+    Gemini,
+    BedrockConverse,
+];
+const CLAUDES: &[UpstreamDialectName] = &[Anthropic, BedrockConverse];
+const FOREIGN: &[UpstreamDialectName] = &[Anthropic, Gemini, BedrockConverse];
+const DEFECT: &str = "A defect: it should be refused, as an image is.";
+const CACHE_FIELDS: &str = "The gateway writes its own cache fields.";
+const ARK: &[UpstreamDialectName] = &[ArkResponses, ArkContext];
+
+/// In a request that names no context.
+pub(crate) const LEFT_OUT: &[Why] = &[
+    (
+        "The API has no field of this meaning.",
+        &[
+            (
+                "`top_k`",
+                &[OpenaiChat, OpenaiResponses, ArkResponses, ArkContext],
+            ),
+            ("`frequency_penalty`", CLAUDES),
+            ("`presence_penalty`", CLAUDES),
+            (
+                "`seed`",
+                &[OpenaiResponses, ArkResponses, Anthropic, BedrockConverse],
+            ),
+            (
+                "`seed` beyond 32 bits",
+                &[OpenaiResponses, ArkResponses, Anthropic, BedrockConverse],
+            ),
+            ("a schema's name", &[Anthropic, Gemini]),
+            ("a schema's `strict`", FOREIGN),
+            ("a tool's `strict`", &[ArkResponses, Gemini]),
+            ("`parallel_tool_calls`: false", &[Gemini]),
+            (
+                "`name`",
+                &[
+                    OpenaiResponses,
+                    ArkResponses,
+                    Anthropic,
+                    Gemini,
+                    BedrockConverse,
+                ],
+            ),
+            ("an image's `detail`", FOREIGN),
+            ("`user`, who asks", &[ArkResponses, Gemini, BedrockConverse]),
+        ],
+    ),
+    (
+        "Not translated yet: the API could be told, and the gateway does not do it.",
+        &[
+            ("`top_k`", FOREIGN),
+            ("`reasoning`: off", ALL),
+            ("`reasoning`: as the model sees fit", ALL),
+            ("`reasoning`: low", ALL),
+            ("`reasoning`: up to so many tokens", ALL),
+            ("`reasoning_effort`, as OpenAI's clients write it", FOREIGN),
+            (
+                "reasoning of an earlier answer",
+                &[
+                    OpenaiResponses,
+                    ArkResponses,
+                    Anthropic,
+                    Gemini,
+                    BedrockConverse,
+                ],
+            ),
+            (
+                "its seal, if this dialect made it",
+                &[
+                    OpenaiResponses,
+                    ArkResponses,
+                    Anthropic,
+                    Gemini,
+                    BedrockConverse,
+                ],
+            ),
+            ("`refusal` of an earlier answer", ALL),
+        ],
+    ),
+    (
+        "It is the default there.",
+        &[(
+            "`tool_choice`: `auto`",
+            &[
+                OpenaiResponses,
+                ArkResponses,
+                Anthropic,
+                Gemini,
+                BedrockConverse,
+            ],
+        )],
+    ),
+    (
+        "The provider refuses the field in messages.",
+        &[("reasoning of an earlier answer", &[OpenaiChat, ArkContext])],
+    ),
+    (
+        "Only the dialect that made a seal can read it.",
+        &[("its seal, if another dialect made it", ALL)],
+    ),
+    (
+        "The API refuses such texts.",
+        &[("a text of white space", CLAUDES)],
+    ),
+    (
+        "Google knows only the ids that it gave itself; a result names its function.",
+        &[("a tool call's id", &[Gemini])],
+    ),
+    (
+        DEFECT,
+        &[
+            ("a file in a tool's result", &[ArkResponses, Gemini]),
+            (
+                "the name of a file in a tool's result",
+                &[ArkResponses, Gemini],
+            ),
+            ("a file in a later system message", &[Gemini]),
+        ],
+    ),
+    (
+        "OpenAI has `safety_identifier` in its place, which a client must set itself.",
+        &[("`user`, who asks", &[OpenaiResponses])],
+    ),
+    (
+        "Ark fails requests that have fields it does not know.",
+        &[
+            ("`verbosity`", ARK),
+            (
+                "`reasoning_effort`, as OpenAI's clients write it",
+                &[ArkContext],
+            ),
+            ("`thinking`, as Ark's clients write it", &[ArkContext]),
+            ("`safety_identifier`", ARK),
+            ("`service_tier`", ARK),
+            ("a field that the gateway does not know", ARK),
+        ],
+    ),
+    (
+        "The field is another API's, and means nothing there.",
+        &[
+            ("`verbosity`", FOREIGN),
+            (
+                "`thinking`, as Ark's clients write it",
+                &[OpenaiResponses, Anthropic, Gemini, BedrockConverse],
+            ),
+            ("`safety_identifier`", FOREIGN),
+            ("`service_tier`", FOREIGN),
+            (
+                "a field that the gateway does not know",
+                &[OpenaiResponses, Anthropic, Gemini, BedrockConverse],
+            ),
+        ],
+    ),
+    (
+        CACHE_FIELDS,
+        &[
+            (
+                "`prompt_cache_key`",
+                &[
+                    OpenaiResponses,
+                    ArkResponses,
+                    ArkContext,
+                    Anthropic,
+                    Gemini,
+                    BedrockConverse,
+                ],
+            ),
+            (
+                "`prompt_cache_retention`",
+                &[
+                    OpenaiResponses,
+                    ArkResponses,
+                    ArkContext,
+                    Anthropic,
+                    Gemini,
+                    BedrockConverse,
+                ],
+            ),
+        ],
+    ),
+];
+
+/// Beside a context, where it arrives without one.
+pub(crate) const BESIDE_CONTEXT: &[Why] = &[
+    (
+        "It is part of the handle, which was made with it.",
+        &[
+            ("a tool's description", &[ArkResponses, Gemini]),
+            ("a tool's parameters", &[ArkResponses, Gemini]),
+            ("`tool_choice`: `none`", &[Gemini]),
+            ("`tool_choice`: `required`", &[Gemini]),
+            ("`tool_choice`: a function", &[Gemini]),
+        ],
+    ),
+    (DEFECT, &[("a file in a system message", &[Gemini])]),
+    (
+        CACHE_FIELDS,
+        &[
+            ("`prompt_cache_key`", &[OpenaiChat]),
+            ("`prompt_cache_retention`", &[OpenaiChat]),
+        ],
+    ),
+];
+
+/// The reason for a feature at an upstream.
+pub(crate) fn why(
+    reasons: &[Why],
+    feature: &str,
+    dialect: UpstreamDialectName,
+) -> Option<&'static str> {
+    let is_meant = |(name, dialects): &Cells| *name == feature && dialects.contains(&dialect);
+    let why = reasons.iter().find(|(_, cells)| cells.iter().any(is_meant));
+    why.map(|(why, _)| *why)
+}
