@@ -5,13 +5,17 @@ CARGO ?= cargo
 # As `holdfast serve` sets it for itself: the engine's threads sleep early instead of spinning.
 export GOMP_SPINCOUNT ?= 1000
 BIN := target/release/holdfast
+EMULATORS := target/release/holdfast-emulators
 MODELS_DIR ?= $(if $(HOLDFAST_MODELS_DIR),$(HOLDFAST_MODELS_DIR),target/models)
 MODEL := $(MODELS_DIR)/smollm2-135m-instruct/model.gguf
 VENV := target/venv
+OLDER_VENV := target/venv-older
 BENCH_VENV := target/venv-bench
 NGINX := target/nginx
+# How long `make fuzz` runs each target.
+export FUZZ_SECONDS ?= 120
 
-.PHONY: build demo test test-rust test-clients lint bench setup-build setup-test setup-bench clean
+.PHONY: build demo test test-rust test-clients lint bench fuzz setup-build setup-test setup-bench clean
 
 setup-build:
 	@scripts/setup.sh build
@@ -44,16 +48,26 @@ test-rust: setup-test $(MODEL)
 $(VENV)/ready: tests/clients/requirements.txt tests/clients/package-lock.json | setup-test
 	python3 -m venv $(VENV)
 	$(VENV)/bin/pip install -q -r tests/clients/requirements.txt
-	cd tests/clients && npm ci --no-audit --no-fund --loglevel=error
+	cd tests/clients && npm ci --no-audit --no-fund --ignore-scripts --loglevel=error
 	touch $@
 
-test-clients: setup-test $(MODEL) $(VENV)/ready
-	HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) HOLDFAST_BIN=$(abspath $(BIN)) \
-		$(VENV)/bin/python -m pytest tests/clients -q
+$(OLDER_VENV)/ready: tests/clients/requirements-older.txt | setup-test
+	python3 -m venv $(OLDER_VENV)
+	$(OLDER_VENV)/bin/pip install -q -r tests/clients/requirements-older.txt
+	touch $@
+
+# The two tests of SDKs that have changed much run once more with earlier versions of them.
+test-clients: setup-test $(MODEL) $(VENV)/ready $(OLDER_VENV)/ready
+	$(CARGO) build --release --locked -p holdfast-emulators
+	export HOLDFAST_MODELS_DIR=$(abspath $(MODELS_DIR)) HOLDFAST_BIN=$(abspath $(BIN)) \
+		HOLDFAST_EMULATORS=$(abspath $(EMULATORS)) && \
+	$(VENV)/bin/python -m pytest tests/clients -q && \
+	$(OLDER_VENV)/bin/python -m pytest tests/clients/test_google_genai.py tests/clients/test_anthropic_python.py -q
 
 ## lint: formatting, clippy with warnings denied, licences and advisories
 lint: setup-build
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --release --locked --workspace --all-targets --features holdfast-engine/llama -- -D warnings
 	python3 scripts/check_dependencies.py
 
@@ -68,5 +82,10 @@ bench: setup-bench $(MODEL)
 		PATH="$$PATH:$(abspath $(NGINX))/usr/sbin" target/release/$$bench || exit 1; \
 	done
 
+## fuzz: every decoder with bytes that nobody wrote, for FUZZ_SECONDS each
+fuzz: setup-build
+	scripts/fuzz.sh
+
 clean:
 	$(CARGO) clean
+	$(CARGO) clean --manifest-path fuzz/Cargo.toml

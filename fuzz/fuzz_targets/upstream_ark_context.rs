@@ -1,0 +1,3 @@
+#![no_main]
+
+holdfast_fuzz::target!("upstream_ark_context");
