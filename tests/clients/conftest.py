@@ -1,11 +1,12 @@
+# Clients are imported where they are used: some tests run once more with older SDKs, where the others are missing.
+
 import gc
 from collections.abc import Iterator
 from pathlib import Path
 
-import openai
 import pytest
-from volcenginesdkarkruntime import Ark
 
+import emulators
 from gateway import KEY, REPOSITORY, SMALL_CONFIG, Gateway
 from wire import Wire
 
@@ -29,6 +30,22 @@ def small_gateway(tmp_path_factory) -> Iterator[Gateway]:
     gateway.stop()
 
 
+@pytest.fixture(scope="session")
+def mixed_gateway(tmp_path_factory) -> Iterator[Gateway]:
+    """A server with the embedded engine and a model at an emulated upstream of every family."""
+    folder = tmp_path_factory.mktemp("mixed")
+    started = emulators.start_all()
+    try:
+        config = folder / "mixed.toml"
+        config.write_text(emulators.config(started), encoding="utf-8")
+        gateway = Gateway(folder / "data", config, EMULATED_KEY="emulated-key")
+        yield gateway
+        gc.collect()
+        gateway.stop()
+    finally:
+        emulators.stop_all(started)
+
+
 @pytest.fixture
 def wire(gateway) -> Iterator[Wire]:
     with Wire(gateway.url) as wire:
@@ -36,15 +53,19 @@ def wire(gateway) -> Iterator[Wire]:
 
 
 @pytest.fixture
-def client(gateway) -> Iterator[openai.OpenAI]:
+def client(gateway) -> Iterator:
     """openai-python as its users set it up."""
+    import openai
+
     with openai.OpenAI(base_url=gateway.v1, api_key=KEY) as client:
         yield client
 
 
 @pytest.fixture(params=["/v1", "/api/v3"])
-def ark(gateway, request) -> Iterator[Ark]:
+def ark(gateway, request) -> Iterator:
     """The Ark SDK on either of the paths it is used with."""
+    from volcenginesdkarkruntime import Ark
+
     ark = Ark(base_url=gateway.url + request.param, api_key=KEY)
     yield ark
     ark.close()

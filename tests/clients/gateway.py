@@ -40,7 +40,7 @@ def environment(**more: str) -> dict[str, str]:
 class Gateway:
     """One run of `holdfast serve` on a data directory, which outlives it."""
 
-    def __init__(self, data_dir: Path, config: Path | None = SEED_CONFIG, key: str | None = KEY):
+    def __init__(self, data_dir: Path, config: Path | None = SEED_CONFIG, key: str | None = KEY, **variables: str):
         self.data_dir = data_dir
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.lines: list[str] = []
@@ -58,7 +58,7 @@ class Gateway:
                 ],
                 # Not the repository, where whoever runs the tests may have a holdfast.toml.
                 cwd=data_dir.parent,
-                env=environment(**({"HOLDFAST_BOOTSTRAP_KEY": key} if key else {})),
+                env=environment(**({"HOLDFAST_BOOTSTRAP_KEY": key} if key else {}), **variables),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

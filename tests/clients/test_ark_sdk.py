@@ -1,11 +1,13 @@
 """The Ark Python SDK, unmodified, on both paths it is pointed at."""
 
+import time
 from datetime import timedelta
 
 import httpx
 import pytest
 from volcenginesdkarkruntime import Ark, _exceptions as ark_sdk
 
+from emulators import model_of
 from gateway import DOUBAO, GEMINI, KEY, NATIVE
 from wire import NEVER_END, Wire, system, user
 
@@ -292,3 +294,112 @@ def test_a_forbidden_end_makes_an_answer_as_long_as_asked(ark):
     )
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.completion_tokens == 20
+
+
+def respond(ark, asked, **fields):
+    return ark.responses.create(
+        **{"model": DOUBAO, "input": asked, "max_output_tokens": 8, "temperature": 0, **fields}
+    )
+
+
+def counted(response) -> int:
+    """Cached tokens, where the counts are what the SDK's types say."""
+    usage = response.usage
+    assert type(usage).__name__ == "ResponseUsage", usage
+    assert usage.total_tokens == usage.input_tokens + usage.output_tokens
+    return usage.input_tokens_details.cached_tokens
+
+
+def text_of_response(response) -> str:
+    return "".join(part.text for item in response.output if item.type == "message" for part in item.content)
+
+
+def test_a_response_lives_as_long_as_it_is_told(ark):
+    until = int(time.time()) + 7200
+    assert respond(ark, "Which clock is the oldest?", expire_at=until).expire_at == until
+
+
+def test_a_response_is_kept_and_deleted(ark):
+    response = respond(ark, "Which clock is the oldest?", instructions="You are a guide.")
+    assert (response.object, response.model) == ("response", DOUBAO)
+    assert response.status in ("completed", "incomplete")
+    assert text_of_response(response)
+    assert counted(response) < response.usage.input_tokens
+    assert text_of_response(ark.responses.retrieve(response.id)) == text_of_response(response)
+    items = ark.input_items.list(response.id)
+    assert [item.role for item in items.data] == ["user"]
+    ark.responses.delete(response.id)
+    with pytest.raises(ark_sdk.ArkNotFoundError):
+        ark.responses.retrieve(response.id)
+
+
+def test_a_streamed_response_says_the_same(ark):
+    question = {"instructions": "You are a guide through the museum of clocks."}
+    whole = respond(ark, "Which clock is the oldest?", **question)
+    events = list(respond(ark, "Which clock is the oldest?", stream=True, **question))
+    assert "".join(
+        event.delta for event in events if event.type == "response.output_text.delta"
+    ) == text_of_response(whole)
+    assert events[-1].type in ("response.completed", "response.incomplete")
+    assert events[-1].response.usage.total_tokens == whole.usage.total_tokens
+
+
+def test_a_session_of_responses_is_cached(ark):
+    caching = {"caching": {"type": "enabled"}, "thinking": {"type": "disabled"}}
+    first = respond(ark, [*MESSAGES, user("Which clock is the oldest?")], **caching)
+    second = respond(ark, [user("And the newest?")], previous_response_id=first.id, **caching)
+    assert second.previous_response_id == first.id
+    # All of it but what the template puts before an answer.
+    assert counted(second) >= first.usage.input_tokens - 8
+    assert second.usage.input_tokens > first.usage.total_tokens
+    assert text_of_response(second)
+
+
+def test_a_prefix_of_responses_is_shared(ark, long_text):
+    rules = [system(f"These are the rules of a test of prefixes. {long_text[:4000]}")]
+    caching, thinking = {"type": "enabled"}, {"type": "disabled"}
+    prefix = respond(ark, rules, caching=caching | {"prefix": True}, thinking=thinking)
+    for question in ("Where is the oldest clock?", "Where is the newest?"):
+        asked = {"previous_response_id": prefix.id, "caching": caching, "thinking": thinking}
+        answer = respond(ark, [user(question)], **asked)
+        assert counted(answer) >= prefix.usage.input_tokens - 8
+        assert text_of_response(answer)
+
+
+def test_a_forced_tool_of_a_response(ark):
+    tool = {
+        "type": "function",
+        "name": "ring",
+        "parameters": {"type": "object", "properties": {"times": {"type": "integer", "minimum": 1, "maximum": 9}}},
+    }
+    forced = {"tools": [tool], "tool_choice": {"type": "function", "name": "ring"}, "max_output_tokens": 100}
+    response = respond(ark, "Ring the bell.", **forced)
+    (call,) = [item for item in response.output if item.type == "function_call"]
+    assert call.name == "ring"
+    result = {"type": "function_call_output", "call_id": call.call_id, "output": "It rang."}
+    assert text_of_response(respond(ark, [result], previous_response_id=response.id))
+
+
+def test_errors_of_responses_have_arks_classes(ark):
+    with pytest.raises(ark_sdk.ArkNotFoundError):
+        respond(ark, "Hello", model="ep-20250101000000-none")
+    with pytest.raises(ark_sdk.ArkBadRequestError) as bad:
+        respond(ark, "Hello", temperature=9)
+    assert bad.value.param == "temperature"
+    with pytest.raises((ark_sdk.ArkBadRequestError, ark_sdk.ArkNotFoundError)) as gone:
+        respond(ark, "Hello", previous_response_id="resp_none")
+    assert gone.value.param == "previous_response_id"
+
+
+def test_responses_by_way_of_ark_itself(mixed_gateway, long_text):
+    """An emulated Ark behind the gateway, which refuses fields that it does not know."""
+    caching = {"caching": {"type": "enabled"}, "thinking": {"type": "disabled"}}
+    ark = Ark(base_url=mixed_gateway.url + "/api/v3", api_key=KEY)
+    rules = system(f"These are the rules of the house. {long_text[:8000]}")
+    first = respond(ark, [rules, user("Hello")], model=model_of("ark"), max_output_tokens=50, **caching)
+    second = respond(
+        ark, [user("And?")], model=model_of("ark"), max_output_tokens=50, previous_response_id=first.id, **caching
+    )
+    ark.close()
+    assert text_of_response(second) == f"You sent me {second.usage.input_tokens} tokens."
+    assert first.usage.input_tokens <= counted(second) < second.usage.input_tokens
