@@ -34,6 +34,6 @@ for target in $targets; do
 done
 
 if [ -n "$failed" ]; then
-    echo "Failed:$failed. The inputs are in fuzz/artifacts; mend it, and put them into crates/protocol/fixtures/fuzz." >&2
+    echo "Failed:$failed. The inputs are in fuzz/artifacts; mend it, and put them into fuzz/seeds." >&2
     exit 1
 fi

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Gives every fuzz target what it begins with: all fixtures of `protocol`, and a dictionary of its dialect's words.
+"""Gives every fuzz target what it begins with: all fixtures of `protocol`, the files in `fuzz/seeds`, and a dictionary of
+its dialect's words.
 
 Each target gets the fixtures of all dialects, because libFuzzer itself keeps only those that lead somewhere new.
 usage: fuzz_corpus.py TARGET...
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOCOL = ROOT / "crates/protocol"
+SEEDS = ROOT / "fuzz/seeds"
 CORPUS = ROOT / "fuzz/corpus"
 
 # Where the words of a target stand, by what its name contains; the first that fits counts.
@@ -50,18 +52,19 @@ def frames(lines):
 
 
 def seeds():
+    """Every fixture, every seed, and what a fixture consists of."""
     fixtures = PROTOCOL / "fixtures"
-    for path in sorted(fixtures.rglob("*")):
+    for path in [*sorted(fixtures.rglob("*")), *sorted(SEEDS.iterdir())]:
         if path.is_dir() or path.name.endswith(".expected.txt"):
             continue
-        name, data = "_".join(path.relative_to(fixtures).parts), path.read_bytes()
+        name, data = "_".join(path.relative_to(ROOT).parts[2:]), path.read_bytes()
         yield name, data
         if path.suffix == ".frames":
             yield f"{name}.bin", frames(data)
-    ids = re.findall(rb"ctx-\d{14}-[a-z2-7]{16,}", b"".join(path.read_bytes() for path in fixtures.rglob("*.json")))
-    for number, name in enumerate(sorted(set(ids))):
-        yield f"id_{number}", name
-        yield f"id_{number}_long", b"projects/p/locations/l/cachedContents/" + name
+        if path.suffix == ".sse":
+            # What a stream says in its events, others say in a body.
+            for number, event in enumerate(re.findall(rb"^data: *(\{.*\})", data, re.MULTILINE)):
+                yield f"{name}.{number}", event
 
 
 def dictionary(target):
