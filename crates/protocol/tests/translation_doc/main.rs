@@ -22,8 +22,11 @@ const PROBE: &str = "PROBE";
 /// The same in base64.
 const PROBE_BASE64: &str = "UFJPQkU=";
 
+/// Its name in the document, and what writes it.
+type Table = (&'static str, fn() -> String);
+
 /// The tables of the document, by the word of their markers.
-const TABLES: [(&str, fn() -> String); 2] = [
+const TABLES: [Table; 2] = [
     ("clients", clients::tables),
     ("upstreams", upstreams::tables),
 ];
