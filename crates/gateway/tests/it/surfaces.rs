@@ -5,6 +5,7 @@ mod google;
 mod implicit;
 mod passthrough;
 mod responses;
+mod streams;
 
 use holdfast_testkit::TestGateway;
 use serde_json::json;
