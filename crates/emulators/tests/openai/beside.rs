@@ -132,7 +132,7 @@ async fn images_are_pictures() {
             ("prompt", "rounder"),
             ("stream", "true"),
         ],
-        Some(("image[]", "bolt.png", b"\x89PNG\r\n--b \0")),
+        Some(("image[]", "bolt.png", b"\x89PNG\r\n-b- \0")),
     );
     let (status, content_type, text) = send_form(&client, "/v1/images/edits", body).await;
     assert_eq!((status, content_type.as_str()), (200, "text/event-stream"));

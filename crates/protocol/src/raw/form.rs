@@ -30,11 +30,21 @@ pub(super) fn model(
     content_type: &str,
     body: &[u8],
 ) -> Result<(String, Vec<Range<usize>>), ApiError> {
-    let boundary = parameters(content_type)
-        .find(|(name, _)| name.eq_ignore_ascii_case("boundary"))
-        .map(|(_, value)| value)
-        .filter(|boundary| (1..=BOUNDARY_BYTES_MAX).contains(&boundary.len()))
-        .ok_or_else(|| malformed("The form's `Content-Type` has no usable `boundary`."))?;
+    let mut boundaries = parameters(content_type)
+        .filter(|(name, _)| name.eq_ignore_ascii_case("boundary"))
+        .map(|(_, value)| value);
+    let boundary = match (boundaries.next(), boundaries.next()) {
+        (Some(boundary), None)
+            if (1..=BOUNDARY_BYTES_MAX).contains(&boundary.len()) && !boundary.contains('\\') =>
+        {
+            boundary
+        }
+        _ => {
+            return Err(malformed(
+                "The form's `Content-Type` has no usable `boundary`.",
+            ));
+        }
+    };
     let mut found: Option<Range<usize>> = None;
     for part in parts(body, boundary)? {
         if !is_named(&body[part.head], MODEL)? {
@@ -62,16 +72,14 @@ struct Part {
 
 /// Every part. What stands before the first border and after the last one belongs to none.
 fn parts(body: &[u8], boundary: &str) -> Result<Vec<Part>, ApiError> {
-    let broken = || malformed("The request body is not a valid multipart form.");
-    let border = format!("\r\n--{boundary}").into_bytes();
+    let border = format!("--{boundary}").into_bytes();
     let mut parts = Vec::new();
-    // The first border may stand at the very beginning, where no line has ended yet.
-    let mut at = if body.starts_with(&border[2..]) {
-        border.len() - 2
-    } else {
-        find(body, &border, 0).ok_or_else(broken)? + border.len()
-    };
-    while !body[at..].starts_with(b"--") {
+    let mut at = next_border(body, &border, 0)?;
+    loop {
+        at += border.len();
+        if body[at..].starts_with(b"--") {
+            return Ok(parts);
+        }
         let padding = body[at..]
             .iter()
             .take_while(|byte| matches!(byte, b' ' | b'\t'))
@@ -81,33 +89,46 @@ fn parts(body: &[u8], boundary: &str) -> Result<Vec<Part>, ApiError> {
             return Err(broken());
         }
         // From the line end on, because a part without a head begins with an empty line.
-        let head_end = find(
-            &body[..body.len().min(at + HEAD_BYTES_MAX)],
-            b"\r\n\r\n",
-            at,
-        )
-        .ok_or_else(broken)?;
+        let head_bytes = &body[..body.len().min(at + HEAD_BYTES_MAX)];
+        let head_end = find(head_bytes, b"\r\n\r\n", at).ok_or_else(broken)?;
         let content = head_end + 4;
-        // The line end before a border is the border's, also where it ends the head of a part without content.
-        let end = find(body, &border, head_end + 2).ok_or_else(broken)?;
-        if end < content {
+        // From there on, too: a border in the head would end the part before it has begun.
+        let next = next_border(body, &border, at)?;
+        // The line end before a border is the border's.
+        if next < content + 2 {
             return Err(broken());
         }
         parts.push(Part {
             head: at..head_end,
-            content: content..end,
+            content: content..next - 2,
         });
-        at = end + border.len();
+        at = next;
     }
-    Ok(parts)
+}
+
+/// Where the next border begins. It stands at the beginning of a line; after any other line end than the right one
+/// readers disagree about it.
+fn next_border(body: &[u8], border: &[u8], from: usize) -> Result<usize, ApiError> {
+    let mut at = from;
+    loop {
+        at = find(body, border, at).ok_or_else(broken)?;
+        match body[..at] {
+            [] | [.., b'\r', b'\n'] => return Ok(at),
+            [.., b'\r' | b'\n'] => return Err(broken()),
+            _ => at += 1,
+        }
+    }
 }
 
 /// Whether the head of a part gives it this name.
 fn is_named(head: &[u8], wanted: &str) -> Result<bool, ApiError> {
-    let Ok(head) = std::str::from_utf8(head) else {
-        return Err(malformed("A part of the form has a head that is not text."));
-    };
+    // A file's name may be in whatever encoding.
+    let head = String::from_utf8_lossy(head);
     for line in head.split("\r\n") {
+        // Some readers would go on in such a line, or begin a new one in it.
+        if line.starts_with([' ', '\t']) || line.contains(['\r', '\n']) {
+            return Err(broken());
+        }
         let Some((field, value)) = line.split_once(':') else {
             continue;
         };
@@ -169,6 +190,10 @@ fn find(body: &[u8], needle: &[u8], from: usize) -> Option<usize> {
         }
         at += 1;
     }
+}
+
+fn broken() -> ApiError {
+    malformed("The request body is not a valid multipart form.")
 }
 
 fn malformed(message: &str) -> ApiError {

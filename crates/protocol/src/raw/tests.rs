@@ -94,7 +94,7 @@ fn field(name: &str, content: &str) -> String {
 fn of_a_form_only_the_models_name_is_changed() {
     let file = part(
         "Content-Disposition: form-data; name=\"file\"; filename=\"model\"\r\nContent-Type: audio/mpeg",
-        "ID3\r\n--bOrDe \r\n\r\nmodel\0\n--bOrDer",
+        "ID3\r\n--bOrDe \r\n\r\nmodel\0\n --bOrDer",
     );
     let after = "--bOrDer--\r\nmodel";
     for (name, head) in [
@@ -170,9 +170,18 @@ fn what_readers_could_take_for_another_form_is_refused() {
         model.clone(),
         // No empty line after the head.
         format!("{model}--bOrDer\r\nContent-Disposition: form-data; name=\"x\"\r\n{end}"),
+        // Borders in the wrong places.
+        format!("{model}--bOrDer\r\n--bOrDer\r\n\r\nb\r\n{end}"),
+        format!("{model}--bOrDer\r\nX: y\r\n--bOrDer\r\n\r\nb\r\n{end}"),
+        format!("{model}--bOrDer\r\nX: y\r\n\r\n{end}"),
+        format!("\n{model}{end}"),
+        format!("{}{end}", field("model", "a\n--bOrDer\n\nb")),
+        format!("{model}{}{end}", field("file", "\r--bOrDer\r\r")),
         // Not quite a border.
         format!("{model}--bOrDerX\r\n\r\nb\r\n{end}"),
         disposition("name*=utf-8''model"),
+        disposition("\r\n name=\"model\""),
+        disposition("x=y\nContent-Disposition: form-data; name=\"model\""),
         disposition("name=\"\\model\""),
         disposition("name=\"x\"; filename=\"a\\\"; name=\"model\""),
         format!("{model}{}{end}", part(&"x".repeat(10_000), "b")),
@@ -189,6 +198,8 @@ fn what_readers_could_take_for_another_form_is_refused() {
         "multipart/form-data",
         "multipart/form-data; boundary=",
         "multipart/form-data; x=y",
+        "multipart/form-data; boundary=bOrDer; boundary=x",
+        "multipart/form-data; boundary=\"bOr\\Der\"",
     ] {
         assert!(RawBody::read(content_type, format!("{model}{end}").into()).is_err());
     }

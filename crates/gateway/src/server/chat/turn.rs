@@ -457,7 +457,7 @@ impl RunningTurn {
 }
 
 /// An id for an answer that nobody else has.
-pub(crate) fn new_id(beginning: &str) -> String {
+pub(in crate::server) fn new_id(beginning: &str) -> String {
     let random: String = rand::rng()
         .sample_iter(Alphanumeric)
         .take(28)
