@@ -109,11 +109,11 @@ impl Message {
             .collect()
     }
 
-    /// Whether any part is an image.
-    pub fn has_image(&self) -> bool {
+    /// Whether any part is an image or a file.
+    pub fn has_media(&self) -> bool {
         self.content
             .iter()
-            .any(|part| matches!(part, ContentPart::ImageUrl { .. }))
+            .any(|part| !matches!(part, ContentPart::Text { .. }))
     }
 }
 

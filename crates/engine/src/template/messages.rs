@@ -170,7 +170,7 @@ impl Abilities {
         // Tools described in words join the first system message, behind its own words.
         let mut described = turns.pop();
         for (index, message) in messages.iter().enumerate() {
-            if message.has_image() {
+            if message.has_media() {
                 return Err(EngineError::Template(
                     "this model takes no images".to_owned(),
                 ));

@@ -23,7 +23,6 @@ const ALL: &[UpstreamDialectName] = &[
 ];
 const CLAUDES: &[UpstreamDialectName] = &[Anthropic, BedrockConverse];
 const FOREIGN: &[UpstreamDialectName] = &[Anthropic, Gemini, BedrockConverse];
-const DEFECT: &str = "A defect: it should be refused, as an image is.";
 const CACHE_FIELDS: &str = "The gateway writes its own cache fields.";
 const ARK: &[UpstreamDialectName] = &[ArkResponses, ArkContext];
 
@@ -126,17 +125,6 @@ pub(crate) const LEFT_OUT: &[Why] = &[
         &[("a tool call's id", &[Gemini])],
     ),
     (
-        DEFECT,
-        &[
-            ("a file in a tool's result", &[ArkResponses, Gemini]),
-            (
-                "the name of a file in a tool's result",
-                &[ArkResponses, Gemini],
-            ),
-            ("a file in a later system message", &[Gemini]),
-        ],
-    ),
-    (
         "OpenAI has `safety_identifier` in its place, which a client must set itself.",
         &[("`user`, who asks", &[OpenaiResponses])],
     ),
@@ -211,7 +199,6 @@ pub(crate) const BESIDE_CONTEXT: &[Why] = &[
             ("`tool_choice`: a function", &[Gemini]),
         ],
     ),
-    (DEFECT, &[("a file in a system message", &[Gemini])]),
     (
         CACHE_FIELDS,
         &[

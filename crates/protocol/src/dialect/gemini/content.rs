@@ -191,7 +191,7 @@ pub(super) fn contents<'a>(
 }
 
 fn wrapped_system<'a>(message: &Message, index: usize) -> Result<Part<'a>, ApiError> {
-    if message.has_image() {
+    if message.has_media() {
         return Err(image_misplaced(index, "system messages"));
     }
     Ok(Part::Text {
@@ -268,7 +268,7 @@ fn result_part<'a>(
     index: usize,
     calls: &Calls<'a>,
 ) -> Result<Part<'a>, ApiError> {
-    if message.has_image() {
+    if message.has_media() {
         return Err(image_misplaced(index, "results of tools"));
     }
     let id = message.tool_call_id.as_deref();
@@ -360,7 +360,7 @@ fn image_misplaced(index: usize, place: &str) -> ApiError {
     let field = format!("messages[{index}].content");
     ApiError::new(
         ErrorKind::UnsupportedParameter,
-        format!("`{field}` holds an image, which this model does not take in {place}"),
+        format!("`{field}` holds an image or a file, which this model does not take in {place}"),
     )
     .with_param(field)
 }

@@ -225,10 +225,10 @@ impl<'a> Writer<'a, '_> {
             Flavour::OpenAi if !self.message.content.is_empty() => {
                 Content::Blocks(self.blocks("input_text")?)
             }
-            Flavour::Ark if self.message.has_image() => {
+            Flavour::Ark if self.message.has_media() => {
                 return Err(ApiError::unsupported(
                     &format!("messages[{}].content", self.number),
-                    "holds an image, which this model does not take in results of tools",
+                    "holds an image or a file, which this model does not take in results of tools",
                 ));
             }
             _ => Content::Text(self.message.joined_text()),
