@@ -10,8 +10,12 @@ use serde_json::{Value, json};
 
 #[path = "anthropic/cache.rs"]
 mod cache;
+#[path = "anthropic/documents.rs"]
+mod documents;
 #[path = "anthropic/imitators.rs"]
 mod imitators;
+#[path = "anthropic/thinking.rs"]
+mod thinking;
 #[path = "anthropic/wire.rs"]
 mod wire;
 

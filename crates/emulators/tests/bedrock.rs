@@ -8,6 +8,11 @@ use holdfast_emulators::families::bedrock::Bedrock;
 use holdfast_emulators::{Answer, Emulator, Fault, UsageFault};
 use serde_json::{Value, json};
 
+#[path = "bedrock/documents.rs"]
+mod documents;
+#[path = "bedrock/thinking.rs"]
+mod thinking;
+
 const CLAUDE: &str = "us.anthropic.claude-opus-5-5-v1%3A0";
 const NOVA: &str = "amazon.nova-2-lite-v1:0";
 const SIGNED_BODY: &str = r#"{"messages":[{"role":"user","content":[{"text":"Hello"}]}]}"#;

@@ -33,6 +33,8 @@ mod kimi;
 mod models;
 mod prompt;
 mod reply;
+mod source;
+pub(crate) mod thinking;
 
 /// Keys that begin with this are refused with 401; any other opens an account (a workspace) of its own.
 pub const INVALID_KEY_PREFIX: &str = "invalid";
@@ -59,6 +61,8 @@ pub struct Anthropic {
     write_visible_late: Duration,
     ignores_1h_without_beta: bool,
     refuses_prefill: bool,
+    refuses_budgets: bool,
+    thinks_only_when_asked: bool,
     cache_tokens_min: Option<u64>,
     cache: MarkerCache,
     fingerprints: Fingerprints,
@@ -98,6 +102,8 @@ impl Anthropic {
             write_visible_late: Duration::ZERO,
             ignores_1h_without_beta: false,
             refuses_prefill: false,
+            refuses_budgets: false,
+            thinks_only_when_asked: false,
             cache_tokens_min: None,
             cache: MarkerCache::default(),
             fingerprints: Fingerprints::default(),
@@ -123,6 +129,21 @@ impl Anthropic {
     #[must_use]
     pub fn refusing_prefill(mut self) -> Self {
         self.refuses_prefill = true;
+        self
+    }
+
+    /// `thinking` of type `enabled` is refused, as by models that only think as they see fit.
+    #[must_use]
+    pub fn refusing_budgets(mut self) -> Self {
+        self.refuses_budgets = true;
+        self
+    }
+
+    /// A request without `thinking` is answered without any, as by models for which that is the default. Otherwise
+    /// only `disabled` keeps a scripted thought back.
+    #[must_use]
+    pub fn thinking_only_when_asked(mut self) -> Self {
+        self.thinks_only_when_asked = true;
         self
     }
 
@@ -240,6 +261,15 @@ impl Anthropic {
                 ),
             ));
         }
+        let is_budget =
+            check::field(fields, "thinking").is_some_and(|thinking| thinking["type"] == "enabled");
+        if self.refuses_budgets && is_budget {
+            return Err(Refusal::new(
+                400,
+                "\"thinking.type.enabled\" is not supported for this model. Use \"thinking.type.adaptive\" and \
+                 \"output_config.effort\" to control thinking behavior.",
+            ));
+        }
         let last = fields["messages"]
             .as_array()
             .and_then(|messages| messages.last());
@@ -270,7 +300,7 @@ impl Anthropic {
             Generated::default()
         } else {
             let answer = desk.script.take(settled.total(), forced_tool(body));
-            Generated::new(&answer, &room(body), |index| {
+            Generated::new(&answer, &self.room(body), |index| {
                 format!("toolu_{number:020}{index:02}")
             })
         };
@@ -344,21 +374,23 @@ impl Anthropic {
         }
         settled
     }
-}
 
-/// What the request leaves to the answer.
-fn room(body: &Map<String, Value>) -> Room<'_> {
-    let sequences = body.get("stop_sequences").and_then(Value::as_array);
-    Room {
-        tokens_max: body["max_tokens"].as_u64().unwrap_or_default(),
-        stop_sequences: sequences
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect(),
-        may_think: body
-            .get("thinking")
-            .is_none_or(|thinking| thinking["type"] != "disabled"),
+    /// What the request leaves to the answer.
+    fn room<'a>(&self, body: &'a Map<String, Value>) -> Room<'a> {
+        let sequences = body.get("stop_sequences").and_then(Value::as_array);
+        let thinking = check::field(body, "thinking");
+        Room {
+            tokens_max: body["max_tokens"].as_u64().unwrap_or_default(),
+            stop_sequences: sequences
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect(),
+            may_think: thinking.map_or(!self.thinks_only_when_asked, |thinking| {
+                thinking["type"] != "disabled"
+            }),
+            shows_thinking: !thinking::is_omitted(thinking),
+        }
     }
 }
 

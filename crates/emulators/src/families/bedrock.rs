@@ -21,13 +21,16 @@ use super::anthropic::cache::{
     LOOKBACK_POSITIONS, Limits, Mark, MarkerCache, Settled, StepKind, TTL_SHORT_SECONDS,
 };
 use super::anthropic::generated::{Generated, Room};
+use super::anthropic::thinking::is_omitted;
 use crate::Family;
 use crate::bill::Charge;
 use crate::reply::Reply;
 use crate::request::RawRequest;
 use crate::server::Desk;
 
+mod extra;
 mod frame;
+mod media;
 mod models;
 mod prompt;
 mod reply;
@@ -49,6 +52,7 @@ pub struct Bedrock {
     checks_dates: bool,
     write_visible_late: Duration,
     cache_tokens_min: Option<u64>,
+    thinks_only_when_asked: bool,
     cache: MarkerCache,
 }
 
@@ -66,6 +70,7 @@ impl Bedrock {
             checks_dates: false,
             write_visible_late: Duration::ZERO,
             cache_tokens_min: None,
+            thinks_only_when_asked: false,
             cache: MarkerCache::default(),
         }
     }
@@ -96,6 +101,14 @@ impl Bedrock {
     #[must_use]
     pub fn cache_tokens_min(mut self, tokens: u64) -> Self {
         self.cache_tokens_min = Some(tokens);
+        self
+    }
+
+    /// A request that says nothing about thinking is answered without any. Otherwise only `disabled` keeps a scripted
+    /// thought back.
+    #[must_use]
+    pub fn thinking_only_when_asked(mut self) -> Self {
+        self.thinks_only_when_asked = true;
         self
     }
 
@@ -144,7 +157,7 @@ impl Bedrock {
         let body = request.json().ok_or_else(|| {
             invalid("Malformed input request, please reformat your input and try again.".into())
         })?;
-        let prompt = prompt::render(&body, caching).map_err(invalid)?;
+        let prompt = prompt::render(&body, caching, extra::maker(&model)).map_err(invalid)?;
         let settled = self.settle(
             &format!("{account}\n{}\n{model}", self.region),
             &prompt,
@@ -153,7 +166,7 @@ impl Bedrock {
         );
         let number = desk.next_id();
         let answer = desk.script.take(settled.total(), forced_tool(&body));
-        let generated = Generated::new(&answer, &room(&body), |index| {
+        let generated = Generated::new(&answer, &self.room(&body), |index| {
             format!("tooluse_{number:018}_{index:02}")
         });
         let told = Told {
@@ -218,20 +231,24 @@ impl Bedrock {
         settled.write.clear();
         settled
     }
-}
 
-/// What the request leaves to the answer.
-fn room(body: &Value) -> Room<'_> {
-    let config = &body["inferenceConfig"];
-    Room {
-        tokens_max: config["maxTokens"].as_u64().unwrap_or(u64::MAX),
-        stop_sequences: config["stopSequences"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .collect(),
-        may_think: true,
+    /// What the request leaves to the answer.
+    fn room<'a>(&self, body: &'a Value) -> Room<'a> {
+        let config = &body["inferenceConfig"];
+        let thinking = extra::thinking(body);
+        Room {
+            tokens_max: config["maxTokens"].as_u64().unwrap_or(u64::MAX),
+            stop_sequences: config["stopSequences"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .collect(),
+            may_think: thinking.map_or(!self.thinks_only_when_asked, |thinking| {
+                thinking["type"] != "disabled"
+            }),
+            shows_thinking: !is_omitted(thinking),
+        }
     }
 }
 

@@ -6,9 +6,11 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::generated::signature;
+use super::source;
+use super::thinking::{self, Asked, Mode};
 
 /// The reason of a 400 `invalid_request_error`.
-pub(super) type Refused<T> = Result<T, String>;
+pub(crate) type Refused<T> = Result<T, String>;
 
 const MESSAGES_FIELDS: &[&str] = &[
     "cache_control",
@@ -184,7 +186,8 @@ pub(super) fn request(
     tool_choice(body, &tools)?;
     system(body)?;
     messages(body)?;
-    thinking(body)?;
+    output_config(body)?;
+    thinking(body, refuses_unknown)?;
     if !is_count && body["max_tokens"] == 0 {
         prewarm(body)?;
     }
@@ -196,7 +199,7 @@ pub(super) fn field<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'
     object.get(name).filter(|value| !value.is_null())
 }
 
-fn no_extra(path: &str, object: &Map<String, Value>, allowed: &[&str]) -> Refused<()> {
+pub(super) fn no_extra(path: &str, object: &Map<String, Value>, allowed: &[&str]) -> Refused<()> {
     match object.keys().find(|key| !allowed.contains(&key.as_str())) {
         Some(key) if path.is_empty() => Err(format!("{key}: Extra inputs are not permitted")),
         Some(key) => Err(format!("{path}.{key}: Extra inputs are not permitted")),
@@ -243,13 +246,18 @@ fn sampling(body: &Map<String, Value>) -> Refused<()> {
             return Err("stop_sequences: each stop sequence must contain non-whitespace".into());
         }
     }
-    if let Some(config) = field(body, "output_config") {
-        let config = config
-            .as_object()
-            .ok_or("output_config: Input should be a valid dictionary")?;
-        no_extra("output_config", config, &["effort", "format"])?;
-    }
     Ok(())
+}
+
+fn output_config(body: &Map<String, Value>) -> Refused<()> {
+    let Some(config) = field(body, "output_config") else {
+        return Ok(());
+    };
+    let config = config
+        .as_object()
+        .ok_or("output_config: Input should be a valid dictionary")?;
+    no_extra("output_config", config, &["effort", "format"])?;
+    thinking::effort(config)
 }
 
 /// The names of the tools.
@@ -491,7 +499,8 @@ fn content_block(path: &str, block: &Value, author: Author, is_in_result: bool) 
     };
     match kind {
         "text" => text(&path, "messages", block),
-        "image" | "document" => source(&path, block),
+        "image" => source::picture(&path, block),
+        "document" => source::document(&path, block),
         "tool_use" => {
             let id = string("id")?;
             string("name")?;
@@ -538,55 +547,6 @@ fn content_block(path: &str, block: &Value, author: Author, is_in_result: bool) 
             Ok(())
         }
         _ => Ok(()),
-    }
-}
-
-fn source(path: &str, block: &Map<String, Value>) -> Refused<()> {
-    let source = block
-        .get("source")
-        .and_then(Value::as_object)
-        .ok_or(format!("{path}.source: Field required"))?;
-    let kind = source
-        .get("type")
-        .and_then(Value::as_str)
-        .ok_or(format!("{path}.source.type: Field required"))?;
-    let path = format!("{path}.source.{kind}");
-    match kind {
-        "base64" => {
-            no_extra(&path, source, &["type", "media_type", "data"])?;
-            let media_type = source
-                .get("media_type")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if ![
-                "image/jpeg",
-                "image/png",
-                "image/gif",
-                "image/webp",
-                "application/pdf",
-            ]
-            .contains(&media_type)
-            {
-                return Err(format!(
-                    "{path}.media_type: Input should be 'image/jpeg', 'image/png', 'image/gif' or 'image/webp'"
-                ));
-            }
-            let data = source
-                .get("data")
-                .and_then(Value::as_str)
-                .unwrap_or_default();
-            if data.is_empty() || data_encoding::BASE64.decode(data.as_bytes()).is_err() {
-                return Err(format!("{path}.data: Invalid base64 data"));
-            }
-            Ok(())
-        }
-        "url" => no_extra(&path, source, &["type", "url"]),
-        "file" => no_extra(&path, source, &["type", "file_id"]),
-        "text" => no_extra(&path, source, &["type", "media_type", "data"]),
-        "content" => no_extra(&path, source, &["type", "content"]),
-        _ => Err(format!(
-            "{path}: Input tag '{kind}' found using 'type' does not match any of the expected tags"
-        )),
     }
 }
 
@@ -672,51 +632,17 @@ fn forces_tool(body: &Map<String, Value>) -> bool {
         .is_some_and(|choice| choice["type"] == "any" || choice["type"] == "tool")
 }
 
-fn thinking(body: &Map<String, Value>) -> Refused<()> {
-    let Some(thinking) = field(body, "thinking") else {
-        return Ok(());
-    };
-    let kind = thinking["type"]
-        .as_str()
-        .ok_or("thinking.type: Field required")?;
-    match kind {
-        "enabled" => {
-            let budget = thinking["budget_tokens"]
-                .as_u64()
-                .ok_or("thinking.enabled.budget_tokens: Field required")?;
-            if budget < 1024 {
-                return Err(
-                    "thinking.enabled.budget_tokens: Input should be greater than or equal to 1024"
-                        .into(),
-                );
-            }
-            // A prewarm is refused for thinking as such, further down.
-            if body
-                .get("max_tokens")
-                .and_then(Value::as_u64)
-                .is_some_and(|tokens| tokens > 0 && tokens <= budget)
-            {
-                return Err("`max_tokens` must be greater than `thinking.budget_tokens`.".into());
-            }
-        }
-        "adaptive" | "between_tools" => {}
-        "disabled" => return Ok(()),
-        _ => {
-            return Err(format!(
-                "thinking: Input tag '{kind}' found using 'type' does not match any of the expected tags: 'adaptive', \
-                 'between_tools', 'disabled', 'enabled'"
-            ));
-        }
-    }
-    if forces_tool(body) {
-        return Err("Thinking may not be enabled when tool_choice forces tool use.".into());
-    }
-    if kind == "enabled"
-        && field(body, "temperature").is_some_and(|value| value.as_f64() != Some(1.0))
-    {
-        return Err("`temperature` may only be set to 1 when thinking is enabled.".into());
-    }
-    if kind == "enabled" {
+fn thinking(body: &Map<String, Value>, refuses_unknown: bool) -> Refused<()> {
+    let mode = thinking::check(&Asked {
+        thinking: field(body, "thinking"),
+        max_tokens: body.get("max_tokens").and_then(Value::as_u64),
+        temperature: field(body, "temperature"),
+        top_p: field(body, "top_p"),
+        top_k: field(body, "top_k"),
+        forces_tool: forces_tool(body),
+        refuses_unknown,
+    })?;
+    if mode == Mode::Budget {
         thinking_first(&body["messages"])
     } else {
         Ok(())
@@ -742,11 +668,7 @@ fn thinking_first(messages: &Value) -> Refused<()> {
     if kind == "thinking" || kind == "redacted_thinking" {
         return Ok(());
     }
-    Err(format!(
-        "messages.{index}.content.0.type: Expected `thinking` or `redacted_thinking`, but found `{kind}`. When `thinking` \
-         is enabled, a final `assistant` message must start with a thinking block (preceding the lastmost set of \
-         `tool_use` and `tool_result` blocks)."
-    ))
+    Err(thinking::not_first(index, kind))
 }
 
 /// `max_tokens: 0` fills the cache and answers nothing; these make no sense with it (facts 2.3).

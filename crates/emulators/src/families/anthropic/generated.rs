@@ -9,6 +9,8 @@ pub(crate) struct Room<'a> {
     pub(crate) tokens_max: u64,
     pub(crate) stop_sequences: Vec<&'a str>,
     pub(crate) may_think: bool,
+    /// Otherwise the thinking is charged and signed, and its text stays away.
+    pub(crate) shows_thinking: bool,
 }
 
 /// A block of the answer.
@@ -73,7 +75,13 @@ impl Generated {
             Some(kept.to_owned())
         };
         if room.may_think {
-            parts.extend(take(&answer.reasoning).map(Part::Thinking));
+            parts.extend(take(&answer.reasoning).map(|text| {
+                Part::Thinking(if room.shows_thinking {
+                    text
+                } else {
+                    String::new()
+                })
+            }));
         }
         let (text, stopped_by) = until_stop(&answer.text, &room.stop_sequences);
         parts.extend(take(text).map(|text| Part::Text(Answer::text(text).pieces())));

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::cache::{MARKERS_MAX, Mark, Step, StepKind, TTL_LONG_SECONDS, TTL_SHORT_SECONDS};
 use super::check::{Refused, field};
-use crate::blocks::Block;
+use crate::blocks::{Block, tokens};
 
 /// What the stub tokenizer counts for a picture, a file it can't read, or one behind a link.
 const MEDIA_TOKENS: u64 = 1_500;
@@ -139,12 +139,10 @@ impl Renderer {
             Some("tool_use" | "tool_result") => StepKind::ToolTraffic,
             _ => StepKind::Single,
         };
-        let block_of_prompt = match text_of(block) {
-            Some(text) => Block::sized(content, &text),
-            None => Block {
-                content,
-                tokens: MEDIA_TOKENS,
-            },
+        let media = MEDIA_TOKENS * media_of(block);
+        let block_of_prompt = Block {
+            tokens: text_of(block).map_or(0, |text| tokens(&text)) + media,
+            content,
         };
         self.steps.push(Step {
             block: block_of_prompt,
@@ -291,6 +289,14 @@ fn text_of(block: &Value) -> Option<String> {
         "document" if block["source"]["type"] == "text" => Some(string(&block["source"]["data"])),
         "image" | "document" => None,
         _ => Some(block.to_string()),
+    }
+}
+
+/// Pictures and files that the stub can't read: the block itself, or those within a tool's result.
+fn media_of(block: &Value) -> u64 {
+    match &block["content"] {
+        Value::Array(inner) if block["type"] == "tool_result" => inner.iter().map(media_of).sum(),
+        _ => u64::from(text_of(block).is_none()),
     }
 }
 

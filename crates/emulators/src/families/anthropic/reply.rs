@@ -173,11 +173,12 @@ fn block_events(part: &Part) -> (Value, Vec<Value>) {
     match part {
         Part::Thinking(text) => {
             let (first, second) = halves(text);
-            let deltas = vec![
-                json!({"type": "thinking_delta", "thinking": first}),
-                json!({"type": "thinking_delta", "thinking": second}),
-                json!({"type": "signature_delta", "signature": signature(text)}),
-            ];
+            let mut deltas: Vec<Value> = [first, second]
+                .iter()
+                .filter(|piece| !piece.is_empty())
+                .map(|piece| json!({"type": "thinking_delta", "thinking": piece}))
+                .collect();
+            deltas.push(json!({"type": "signature_delta", "signature": signature(text)}));
             (
                 json!({"type": "thinking", "thinking": "", "signature": ""}),
                 deltas,

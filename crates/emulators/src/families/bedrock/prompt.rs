@@ -3,8 +3,10 @@
 
 use serde_json::{Map, Value};
 
+use super::extra::{self, Maker};
+use super::media;
 use super::models::Caching;
-use crate::blocks::Block;
+use crate::blocks::{Block, tokens};
 use crate::families::anthropic::cache::{
     MARKERS_MAX, Mark, Step, StepKind, TTL_LONG_SECONDS, TTL_SHORT_SECONDS,
 };
@@ -62,7 +64,7 @@ struct Renderer {
 }
 
 /// Checks and renders.
-pub(super) fn render(body: &Value, caching: Caching) -> Invalid<Prompt> {
+pub(super) fn render(body: &Value, caching: Caching, maker: Maker) -> Invalid<Prompt> {
     let body = body.as_object().ok_or(
         "Malformed input request: expected an object, please reformat your input and try again.",
     )?;
@@ -80,6 +82,7 @@ pub(super) fn render(body: &Value, caching: Caching) -> Invalid<Prompt> {
     let messages = list(body.get("messages"), "messages")?;
     conversation(messages)?;
     pairing(messages, tools)?;
+    extra::check(body, maker)?;
     renderer.steps.push(Step::hidden(settings(body, messages)));
     let mut is_text = true;
     for (index, message) in messages.iter().enumerate() {
@@ -91,6 +94,7 @@ pub(super) fn render(body: &Value, caching: Caching) -> Invalid<Prompt> {
                 .any(|kind| block.get(kind).is_some());
         }
     }
+    media::documents(messages)?;
     check_marks(&renderer.marks)?;
     Ok(Prompt {
         steps: renderer.steps,
@@ -182,10 +186,23 @@ impl Renderer {
                 StepKind::ToolTraffic,
             ),
             ("toolResult", result) => {
-                let text = tool_result(result, path)?;
-                self.push(content, Some(text), StepKind::ToolTraffic);
+                let (text, media) = tool_result(result, path)?;
+                let block = Block {
+                    content,
+                    tokens: tokens(&text) + MEDIA_TOKENS * media,
+                };
+                self.steps.push(Step {
+                    block,
+                    kind: StepKind::ToolTraffic,
+                });
             }
             ("reasoningContent", reasoning) => {
+                if role != "assistant" {
+                    return Err(format!(
+                        "The model returned the following errors: {path}: `thinking` blocks are not permitted within \
+                         `{role}` turns"
+                    ));
+                }
                 let text = &reasoning["reasoningText"];
                 if let Some(thinking) = text["text"].as_str()
                     && text["signature"] != signature(thinking)
@@ -200,7 +217,10 @@ impl Renderer {
                     StepKind::Single,
                 );
             }
-            _ => self.push(content, None, StepKind::Single),
+            (kind, inner) => {
+                media::check(kind, inner, path)?;
+                self.push(content, None, StepKind::Single);
+            }
         }
         Ok(())
     }
@@ -293,7 +313,7 @@ fn check_marks(marks: &[(Mark, String)]) -> Invalid<()> {
     Ok(())
 }
 
-fn no_extra(object: &Map<String, Value>, allowed: &[&str]) -> Invalid<()> {
+pub(super) fn no_extra(object: &Map<String, Value>, allowed: &[&str]) -> Invalid<()> {
     match object.keys().find(|key| !allowed.contains(&key.as_str())) {
         Some(key) => Err(extraneous(key)),
         None => Ok(()),
@@ -315,7 +335,11 @@ fn list<'a>(value: Option<&'a Value>, path: &str) -> Invalid<&'a [Value]> {
 }
 
 /// The one member of a union.
-fn union<'a>(value: &'a Value, allowed: &[&str], path: &str) -> Invalid<(&'a str, &'a Value)> {
+pub(super) fn union<'a>(
+    value: &'a Value,
+    allowed: &[&str],
+    path: &str,
+) -> Invalid<(&'a str, &'a Value)> {
     let fields = value
         .as_object()
         .ok_or(format!("The value at {path} must be an object."))?;
@@ -410,8 +434,8 @@ fn tool_spec<'a>(spec: &'a Value, path: &str) -> Invalid<&'a str> {
     Ok(name)
 }
 
-/// The text of a result.
-fn tool_result(result: &Value, path: &str) -> Invalid<String> {
+/// The text of a result, and how many pictures and files it has.
+fn tool_result(result: &Value, path: &str) -> Invalid<(String, u64)> {
     let path = format!("{path}.toolResult");
     let fields = result
         .as_object()
@@ -426,17 +450,23 @@ fn tool_result(result: &Value, path: &str) -> Invalid<String> {
         ));
     }
     let mut text = String::new();
+    let mut files = 0;
     for (index, block) in list(fields.get("content"), &format!("{path}.content"))?
         .iter()
         .enumerate()
     {
         // A cache point is refused here like any other stranger.
-        match union(block, RESULT_BLOCKS, &format!("{path}.content.{index}"))? {
+        let path = format!("{path}.content.{index}");
+        match union(block, RESULT_BLOCKS, &path)? {
             ("text", block) => text.push_str(block.as_str().unwrap_or_default()),
+            (kind, block) if media::is_media(kind) => {
+                media::check(kind, block, &path)?;
+                files += 1;
+            }
             (_, block) => text.push_str(&block.to_string()),
         }
     }
-    Ok(text)
+    Ok((text, files))
 }
 
 fn conversation(messages: &[Value]) -> Invalid<()> {

@@ -116,11 +116,13 @@ fn deltas(part: &Part) -> Vec<Value> {
     match part {
         Part::Thinking(text) => {
             let (first, second) = halves(text);
-            vec![
-                json!({"reasoningContent": {"text": first}}),
-                json!({"reasoningContent": {"text": second}}),
-                json!({"reasoningContent": {"signature": signature(text)}}),
-            ]
+            let mut deltas: Vec<Value> = [first, second]
+                .iter()
+                .filter(|piece| !piece.is_empty())
+                .map(|piece| json!({"reasoningContent": {"text": piece}}))
+                .collect();
+            deltas.push(json!({"reasoningContent": {"signature": signature(text)}}));
+            deltas
         }
         Part::Text(pieces) => pieces.iter().map(|piece| json!({"text": piece})).collect(),
         Part::Call { arguments, .. } => {
