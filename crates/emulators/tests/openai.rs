@@ -10,6 +10,10 @@ mod beside;
 mod breakpoints;
 #[path = "openai/faults.rs"]
 mod faults;
+#[path = "openai/media.rs"]
+mod media;
+#[path = "openai/reasoning.rs"]
+mod reasoning;
 #[path = "openai/refusals.rs"]
 mod refusals;
 #[path = "openai/responses.rs"]

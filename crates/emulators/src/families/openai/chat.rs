@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::cache::Found;
 use super::model::Era;
 use super::prompt::Prompt;
-use super::{Caller, Checked, Host, OpenAi, check};
+use super::{Caller, Checked, Host, OpenAi, check, effort};
 use crate::families::chat_wire::{self, Completion, Quirks};
 use crate::reply::Body;
 use crate::{Reply, sse};
@@ -19,7 +19,10 @@ impl OpenAi {
         let found = self.look_up(caller, era, &prompt);
         let input = prompt.tokens();
         let forced = chat_wire::forced_tool(body);
-        let answer = caller.desk.script.take(input, forced.as_deref());
+        let mut answer = caller.desk.script.take(input, forced.as_deref());
+        if !effort::reasons(body) {
+            answer.reasoning.clear();
+        }
         let answer = chat_wire::limited(answer, chat_wire::output_limit(body));
         let output = chat_wire::output_tokens(&answer) * chat_wire::choices(body);
         let reasoning = chat_wire::reasoning_tokens(&answer) * chat_wire::choices(body);

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::model::{self, Era};
 use super::prompt::{BREAKPOINT, ttl_seconds};
-use super::{Checked, Host};
+use super::{Checked, Host, effort, media};
 use crate::families::chat_wire;
 use crate::{RawRequest, Reply};
 
@@ -101,7 +101,11 @@ const ROLES: &[&str] = &[
     "tool",
     "developer",
 ];
+/// The parts of a user's message.
 const CHAT_PARTS: &[&str] = &["text", "image_url", "input_audio", "file"];
+const ASSISTANT_PARTS: &[&str] = &["text", "refusal"];
+/// The parts of all other messages.
+const TEXT_PARTS: &[&str] = &["text"];
 
 /// A 400.
 pub(super) fn invalid(message: &str, param: Option<&str>, code: Option<&str>) -> Box<Reply> {
@@ -444,6 +448,7 @@ pub(super) fn chat(body: &Value, era: Era, host: Host) -> Checked<()> {
     for field in ["max_tokens", "max_completion_tokens", "n"] {
         limit(body, field, 1)?;
     }
+    effort::chat(body)?;
     let format = &body["response_format"];
     if format["type"] == "json_schema" && !format["json_schema"]["name"].is_string() {
         return Err(missing("response_format.json_schema.name"));
@@ -520,16 +525,28 @@ fn chat_message(message: &Value, at: &str, era: Era, host: Host) -> Checked<()> 
     for (index, part) in parts.iter().enumerate() {
         let at = format!("{at}.content[{index}]");
         let kind = part["type"].as_str().unwrap_or_default();
-        let can_mark = CHAT_PARTS.contains(&kind);
-        let is_refusal = role == "assistant" && kind == "refusal";
-        if !can_mark && !is_refusal {
-            return Err(bad_value(&part["type"], &format!("{at}.type"), CHAT_PARTS));
+        let kinds = match role {
+            "user" => CHAT_PARTS,
+            "assistant" => ASSISTANT_PARTS,
+            _ => TEXT_PARTS,
+        };
+        if !kinds.contains(&kind) {
+            return Err(bad_value(&part["type"], &format!("{at}.type"), kinds));
         }
         part_fields(part, &at, &[kind])?;
         if part.get(kind).is_none() {
             return Err(missing(&format!("{at}.{kind}")));
         }
-        breakpoint(part, &at, can_mark, era, host)?;
+        let inner_at = format!("{at}.{kind}");
+        match kind {
+            "file" => media::chat_file(&part[kind], &inner_at)?,
+            "input_audio" => media::chat_audio(&part[kind], &inner_at)?,
+            "text" | "refusal" if !part[kind].is_string() => {
+                return Err(bad_type(&inner_at, "a string"));
+            }
+            _ => {}
+        }
+        breakpoint(part, &at, CHAT_PARTS.contains(&kind), era, host)?;
     }
     Ok(())
 }

@@ -64,6 +64,19 @@ pub(super) fn is_reasoning(model: &str) -> bool {
     version(model) >= Some((5, 0)) || is_o_series(model)
 }
 
+/// The words of effort that a model knows; `None` for a model that doesn't reason.
+pub(super) fn efforts(model: &str) -> Option<&'static [&'static str]> {
+    let model = model.strip_prefix("ft:").unwrap_or(model);
+    if is_o_series(model) {
+        return Some(&["low", "medium", "high"]);
+    }
+    match version(model)? {
+        (..5, _) => None,
+        (5, 0) => Some(&["minimal", "low", "medium", "high"]),
+        _ => Some(&["none", "low", "medium", "high", "xhigh"]),
+    }
+}
+
 /// 404 for a name that can't be one of OpenAI's.
 pub(super) fn check(model: &str) -> Checked<()> {
     if version(model).is_some()
@@ -125,6 +138,11 @@ mod tests {
         ] {
             assert_ne!(era(model), Era::Breakpoints, "{model}");
         }
+        assert_eq!(efforts("gpt-4.1"), None);
+        assert_eq!(efforts("chatgpt-4o-latest"), None);
+        assert_eq!(efforts("o4-mini").map(<[_]>::len), Some(3));
+        assert_eq!(efforts("gpt-5-mini").map(|words| words[0]), Some("minimal"));
+        assert_eq!(efforts("gpt-5.1").map(|words| words[0]), Some("none"));
         assert!(check("claude-opus-5-5").is_err());
         assert!(check("o4-mini").is_ok());
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::cache::Found;
 use super::model::Era;
 use super::prompt::Prompt;
-use super::{Caller, Checked, Host, OpenAi, check, responses_check, responses_wire};
+use super::{Caller, Checked, Host, OpenAi, check, effort, responses_check, responses_wire};
 use crate::families::chat_wire;
 use crate::{Answer, Desk, Reply, UsageFault};
 
@@ -31,8 +31,10 @@ impl OpenAi {
         let era = check::common(body, false, self.host)?;
         check::response_limit(body)?;
         responses_check::request(body)?;
+        effort::response(body)?;
         let mut items = self.chain(caller)?;
         let input = responses_check::items(body, era, self.host)?;
+        self.check_reasoning(caller, &input)?;
         items.extend(input.iter().cloned());
         responses_check::calls(&items)?;
         let prompt = Prompt::of_response(body, &items, &caller.account, &self.region);
@@ -45,12 +47,22 @@ impl OpenAi {
             Answer::default()
         } else {
             let forced = chat_wire::forced_tool(body);
-            let answer = caller.desk.script.take(prompt.tokens(), forced.as_deref());
+            let mut answer = caller.desk.script.take(prompt.tokens(), forced.as_deref());
+            if !effort::reasons(body) {
+                answer.reasoning.clear();
+            }
             chat_wire::limited(answer, chat_wire::output_limit(body))
         };
         let output_tokens = chat_wire::output_tokens(&answer);
         let id = format!("resp_{:024x}", caller.desk.next_id());
-        let output = responses_wire::output(&answer, &id, !body["reasoning"]["summary"].is_null());
+        let output = responses_wire::output(
+            &answer,
+            &id,
+            responses_wire::Shown {
+                summary: !body["reasoning"]["summary"].is_null(),
+                sealed_for: effort::wants_encrypted(body).then_some(caller.account.as_str()),
+            },
+        );
         let mut response = self.skeleton(caller, &id);
         let reason = if answer.filtered {
             Some("content_filter")
@@ -149,6 +161,16 @@ impl OpenAi {
             .then(|| stored.clone())
     }
 
+    /// Whether an item of that id is in a stored response.
+    pub(super) fn has_item(&self, account: &str, id: &str, now_ms: i64) -> bool {
+        let state = self.state.lock().unwrap();
+        state.responses.values().any(|stored| {
+            stored.account == account
+                && now_ms - stored.created_ms < STORED_MS
+                && stored.items.iter().any(|item| item["id"] == id)
+        })
+    }
+
     /// `GET /responses/{id}`.
     pub(super) fn stored(&self, account: &str, id: &str, desk: &Desk<'_>) -> Checked<Reply> {
         match self.find(account, id, desk.now_ms) {
@@ -243,7 +265,7 @@ impl OpenAi {
     }
 }
 
-fn not_found(message: &str) -> Box<Reply> {
+pub(super) fn not_found(message: &str) -> Box<Reply> {
     Box::new(chat_wire::error(
         404,
         message,

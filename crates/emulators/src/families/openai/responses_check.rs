@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::check::{bad_type, bad_value, breakpoint, invalid, missing, part_fields};
 use super::model::Era;
-use super::{Checked, Host};
+use super::{Checked, Host, media};
 
 const INPUT_PARTS: &[&str] = &["input_text", "input_image", "input_file"];
 const OUTPUT_PARTS: &[&str] = &["output_text", "refusal"];
@@ -114,12 +114,18 @@ fn content(parts: &[Value], at: &str, kinds: &[&str], era: Era, host: Host) -> C
             "output_text" => ("text", &["text", "annotations", "logprobs"]),
             "refusal" => ("refusal", &["refusal"]),
             "input_image" => ("", &["image_url", "file_id", "detail"]),
-            _ => ("", &["file_id", "filename", "file_data", "file_url"]),
+            _ => (
+                "",
+                &["file_id", "filename", "file_data", "file_url", "detail"],
+            ),
         };
         if !needed.is_empty() && !part[needed].is_string() {
             return Err(missing(&format!("{at}.{needed}")));
         }
         part_fields(part, &at, allowed)?;
+        if kind == "input_file" {
+            media::input_file(part, &at)?;
+        }
         breakpoint(part, &at, INPUT_PARTS.contains(&kind), era, host)?;
     }
     Ok(())

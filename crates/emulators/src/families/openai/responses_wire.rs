@@ -3,11 +3,20 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
+use super::reasoning;
 use crate::families::chat_wire;
 use crate::{Answer, hash_hex, sse_event};
 
+/// What is shown of the reasoning.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) summary: bool,
+    /// The organization that gets it sealed, too.
+    pub(super) sealed_for: Option<&'a str>,
+}
+
 /// The output items of an answer.
-pub(super) fn output(answer: &Answer, id: &str, shows_summary: bool) -> Vec<Value> {
+pub(super) fn output(answer: &Answer, id: &str, shown: Shown<'_>) -> Vec<Value> {
     let item_id = |prefix: &str, number: usize| {
         format!("{prefix}_{}", hash_hex(&format!("{id} {prefix} {number}")))
     };
@@ -21,12 +30,17 @@ pub(super) fn output(answer: &Answer, id: &str, shows_summary: bool) -> Vec<Valu
     };
     let mut items = Vec::new();
     if !answer.reasoning.is_empty() {
-        let summary = if shows_summary {
+        let summary = if shown.summary {
             json!([{"type": "summary_text", "text": answer.reasoning}])
         } else {
             json!([])
         };
-        items.push(json!({"id": item_id("rs", 0), "type": "reasoning", "summary": summary}));
+        let id = item_id("rs", 0);
+        let mut item = json!({"id": id, "type": "reasoning", "summary": summary});
+        if let Some(account) = shown.sealed_for {
+            item["encrypted_content"] = json!(reasoning::seal(account, &id));
+        }
+        items.push(item);
     }
     if !answer.text.is_empty() {
         items.push(json!({
@@ -80,7 +94,7 @@ pub(super) fn frames(response: &Value, repeats_usage: bool) -> Vec<Bytes> {
         match item["type"].as_str() {
             Some("message") => message(&mut events, index, item),
             Some("function_call") => call(&mut events, index, item),
-            _ => reasoning(&mut events, index, item),
+            _ => thought(&mut events, index, item),
         }
         events.push(
             "response.output_item.done",
@@ -98,6 +112,10 @@ fn added(events: &mut Events, index: usize, item: &Value, empty: &str, value: Va
         begun["status"] = json!("in_progress");
     }
     begun[empty] = value;
+    // Only the finished item has the whole of it.
+    if let Some(seal) = item["encrypted_content"].as_str() {
+        begun["encrypted_content"] = json!(chat_wire::halves(seal).0);
+    }
     events.push(
         "response.output_item.added",
         json!({"output_index": index, "item": begun}),
@@ -143,7 +161,7 @@ fn call(events: &mut Events, index: usize, item: &Value) {
     events.push("response.function_call_arguments.done", fields);
 }
 
-fn reasoning(events: &mut Events, index: usize, item: &Value) {
+fn thought(events: &mut Events, index: usize, item: &Value) {
     added(events, index, item, "summary", json!([]));
     let Some(part) = item["summary"].get(0) else {
         return;
