@@ -11,8 +11,12 @@ use serde_json::{Value, json};
 mod answers;
 #[path = "gemini/caches.rs"]
 mod caches;
+#[path = "gemini/media.rs"]
+mod media;
 #[path = "gemini/requests.rs"]
 mod requests;
+#[path = "gemini/thinking.rs"]
+mod thinking;
 #[path = "gemini/vertex.rs"]
 mod vertex;
 

@@ -27,11 +27,13 @@ use crate::{Bill, Body, Charge, Desk, Family, RawRequest, Reply};
 mod caches;
 mod error;
 mod generate;
+mod media;
 mod messages;
 mod oauth;
 mod prompt;
 mod proto;
 mod signature;
+mod thinking;
 
 pub use oauth::{
     SERVICE_ACCOUNT_EMAIL, SERVICE_ACCOUNT_KEY_ID, SERVICE_ACCOUNT_PRIVATE_KEY_PEM,
@@ -220,7 +222,7 @@ impl Gemini {
         Strictness {
             host: self.host,
             alternates: self.alternates,
-            needs_signatures: self.needs_signatures && generate::thinks(model),
+            needs_signatures: self.needs_signatures && thinking::signs(model),
         }
     }
 

@@ -7,7 +7,7 @@ use super::caches::Cache;
 use super::error::{self, invalid};
 use super::messages::{COUNT_TOKENS, GENERATE_CONTENT};
 use super::prompt::{self, list};
-use super::{Call, Checked, Gemini, Host, proto, signature};
+use super::{Call, Checked, Gemini, Host, proto, signature, thinking};
 use crate::families::chat_wire;
 use crate::{Answer, Block, Charge, RawRequest, Reply, UsageFault, chain, hash_hex, tokens};
 
@@ -44,6 +44,7 @@ impl Gemini {
             return invalid(format!("* {REQUEST}.contents: contents is not specified\n"));
         }
         prompt::check_generation(&body["generationConfig"])?;
+        thinking::check(&body["generationConfig"], model, self.host)?;
         let cache = self.cache_of(call, model, &body)?;
         let cached_contents = cache.as_ref().map_or(&[][..], |cache| &cache.contents);
         prompt::check_system(REQUEST, &body["systemInstruction"], self.host)?;
@@ -67,15 +68,18 @@ impl Gemini {
             None => (&body["tools"], &body["toolConfig"]),
         };
         let forced = prompt::forced_function(tools, config);
-        let answer = call.desk.script.take(prompt_tokens, forced.as_deref());
+        let mut answer = call.desk.script.take(prompt_tokens, forced.as_deref());
         let generation = &body["generationConfig"];
+        if !thinking::thinks(generation, model) {
+            answer.reasoning.clear();
+        }
         let answer = chat_wire::limited(answer, generation["maxOutputTokens"].as_u64());
         let thoughts = chat_wire::reasoning_tokens(&answer);
         let output = chat_wire::output_tokens(&answer);
         let rendering = Rendering {
             answer: &answer,
             shows_thoughts: generation["thinkingConfig"]["includeThoughts"] == true,
-            signs: thinks(model),
+            signs: thinking::signs(model),
             id: call.desk.next_id(),
             model,
             usage: Usage {
@@ -235,11 +239,6 @@ impl Gemini {
         }
         Ok(Reply::json(200, &reply))
     }
-}
-
-/// Models from 3 on think always and sign what they say.
-pub(super) fn thinks(model: &str) -> bool {
-    !(model.starts_with("gemini-1") || model.starts_with("gemini-2"))
 }
 
 struct Usage {

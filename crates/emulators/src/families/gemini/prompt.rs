@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::error::invalid;
+use super::media;
 use super::proto::decode_base64;
 use super::signature;
 use super::{Checked, Host};
@@ -105,6 +106,7 @@ fn check_parts(place: &str, content: &Value, host: Host) -> Checked<()> {
                 "Unable to submit request because it must have a text parameter. Add a text parameter and try again.",
             );
         }
+        media::check(part, &format!("{place}.parts[{number}]"))?;
         let call = &part[*first];
         if ["functionCall", "functionResponse"].contains(first)
             && call["name"].as_str().is_none_or(str::is_empty)
@@ -383,10 +385,6 @@ pub(super) fn check_generation(config: &Value) -> Checked<()> {
         return invalid(format!(
             "{place}: response_schema and response_json_schema are mutually exclusive.\n"
         ));
-    }
-    let thinking = &config["thinkingConfig"];
-    if !thinking["thinkingBudget"].is_null() && !thinking["thinkingLevel"].is_null() {
-        return invalid("You can only set only one of thinking budget and thinking level.");
     }
     Ok(())
 }
