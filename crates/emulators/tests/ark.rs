@@ -11,6 +11,10 @@ use serde_json::{Value, json};
 mod chat;
 #[path = "ark/contexts.rs"]
 mod contexts;
+#[path = "ark/media.rs"]
+mod media;
+#[path = "ark/reasoning.rs"]
+mod reasoning;
 #[path = "ark/responses.rs"]
 mod responses;
 

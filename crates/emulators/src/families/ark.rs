@@ -21,9 +21,11 @@ use crate::{Bill, Charge, Desk, Family, RawRequest, Reply};
 mod chat;
 mod context;
 mod error;
+mod media;
 mod responses;
 mod responses_wire;
 mod strict;
+mod thinking;
 
 /// Keys that begin with this are refused with 401; any other opens an account of its own.
 pub const INVALID_KEY_PREFIX: &str = "invalid";

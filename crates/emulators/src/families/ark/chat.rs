@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::error::{invalid, missing, no_model, undecodable};
-use super::{Ark, Caller, Checked, error, is_known_model, strict};
+use super::{Ark, Caller, Checked, error, is_known_model, media, strict, thinking};
 use crate::families::chat_wire::{self, Completion};
 use crate::{Answer, Charge, Desk, RawRequest, Reply, hash_hex};
 
@@ -21,13 +21,15 @@ impl Ark {
         if !is_known_model(model) {
             return Err(no_model(model));
         }
+        let mode = thinking::mode(&body)?;
+        thinking::check_effort(&body["reasoning_effort"], "reasoning_effort")?;
         check_messages(&body["messages"])?;
         let blocks = chat_wire::blocks(&body, &[]);
         let input_tokens = chat_wire::total_tokens(&blocks);
         let cached_tokens = self.implicit_hit(caller, model, &blocks);
         let forced = chat_wire::forced_tool(&body);
         let mut answer = caller.desk.script.take(input_tokens, forced.as_deref());
-        if body["thinking"]["type"] == "disabled" {
+        if !thinking::is_on(&mode, &body["reasoning_effort"]) {
             answer.reasoning.clear();
         }
         let answer = chat_wire::limited(answer, chat_wire::output_limit(&body));
@@ -98,7 +100,8 @@ pub(super) fn check_messages(messages: &Value) -> Checked<()> {
             .as_array()
             .map_or(&[][..], Vec::as_slice);
         match &message["content"] {
-            Value::String(_) | Value::Array(_) => {}
+            Value::String(_) => {}
+            Value::Array(parts) => media::chat_parts(role, parts)?,
             Value::Null if role == "assistant" && !calls.is_empty() => {}
             _ => return missing("messages.content"),
         }

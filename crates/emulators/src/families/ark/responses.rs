@@ -5,10 +5,14 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::error::{handle_not_found, invalid, missing, no_model, undecodable};
+use super::media::MEDIA_TOKENS;
 use super::responses_wire::{Rendering, input_of_output, output_items};
-use super::{Ark, Caller, Checked, caches_explicitly, caches_implicitly, is_known_model, strict};
+use super::{
+    Ark, Caller, Checked, caches_explicitly, caches_implicitly, is_known_model, media, strict,
+    thinking,
+};
 use crate::families::chat_wire;
-use crate::{Answer, Block, Charge, RawRequest, Reply, hash_hex};
+use crate::{Answer, Block, Charge, RawRequest, Reply, hash_hex, tokens};
 
 /// How long a response is kept where it doesn't say, seconds (facts 2.5).
 const EXPIRE_SECONDS_DEFAULT: i64 = 259_200;
@@ -133,7 +137,8 @@ impl Ark {
         let caching = caching(&body, model)?;
         let expires_ms = expiry(&body, caller.desk.now_ms)?;
         let is_stored = is_stored(&body, &caching)?;
-        let thinking = thinking(&body)?;
+        let mode = thinking::mode(&body)?;
+        thinking::check_effort(&body["reasoning"]["effort"], "reasoning.effort")?;
         let previous = match body["previous_response_id"].as_str() {
             None => None,
             Some(id) => {
@@ -150,7 +155,7 @@ impl Ark {
             }
         };
         if let Some(previous) = &previous {
-            check_chain(&body, &caching, &thinking, previous, model)?;
+            check_chain(&body, &caching, &mode, previous, model)?;
         }
         check_calls(&items, previous.as_ref())?;
 
@@ -203,7 +208,7 @@ impl Ark {
                 &json!({"tools": tools, "tool_choice": body["tool_choice"]}),
             );
             let mut answer = caller.desk.script.take(input_tokens, forced.as_deref());
-            if thinking == "disabled" {
+            if !thinking::is_on(&mode, &body["reasoning"]["effort"]) {
                 answer.reasoning.clear();
             }
             chat_wire::limited(answer, body["max_output_tokens"].as_u64())
@@ -250,7 +255,7 @@ impl Ark {
                 created_ms: caller.desk.now_ms,
                 expires_ms,
                 is_cached: caching.is_enabled,
-                thinking,
+                thinking: mode,
                 tools,
                 stored_tokens: chat_wire::total_tokens(&own),
                 blocks: earlier.iter().cloned().chain(own).collect(),
@@ -357,7 +362,8 @@ fn input_items(input: &Value) -> Checked<Vec<Value>> {
                 }
             }
             "function_call" | "function_call_output" => return missing("input.call_id"),
-            "reasoning" => {}
+            "reasoning" if item["summary"].is_array() => {}
+            "reasoning" => return missing("input.summary"),
             other => return invalid("input.type", &format!("unknown item type {other}")),
         }
     }
@@ -389,6 +395,11 @@ fn check_message(item: &Value) -> Checked<()> {
                         "input.content",
                         &format!("content type `{kind}` does not fit role `{role}`"),
                     );
+                }
+                match kind {
+                    "input_file" => media::input_file(part)?,
+                    "input_audio" => media::input_audio(part)?,
+                    _ => {}
                 }
             }
             Ok(())
@@ -489,15 +500,6 @@ fn expiry(body: &Value, now_ms: i64) -> Checked<Option<i64>> {
     }
 }
 
-/// What thinking comes to; where it isn't said, models think.
-fn thinking(body: &Value) -> Checked<String> {
-    match (&body["thinking"], body["thinking"]["type"].as_str()) {
-        (Value::Null, _) => Ok("enabled".to_owned()),
-        (_, Some(kind @ ("enabled" | "disabled" | "auto"))) => Ok(kind.to_owned()),
-        _ => invalid("thinking.type", "expected `enabled`, `disabled` or `auto`"),
-    }
-}
-
 fn check_chain(
     body: &Value,
     caching: &Caching,
@@ -581,16 +583,25 @@ fn item_block(item: &Value) -> Block {
             Block::sized(format!("{role}\n{text}"), &text)
         }
         None => {
+            let parts = item["content"].as_array().map_or(&[][..], Vec::as_slice);
+            let media = parts
+                .iter()
+                .filter(|part| !part["text"].is_string())
+                .count() as u64;
             let text = ["name", "arguments", "output"]
                 .iter()
                 .filter_map(|field| item[*field].as_str())
+                .chain(parts.iter().filter_map(|part| part["text"].as_str()))
                 .collect::<Vec<_>>()
                 .join("\n");
             let mut bare = item.clone();
             if let Some(fields) = bare.as_object_mut() {
                 fields.retain(|name, _| name != "id" && name != "status");
             }
-            Block::sized(bare.to_string(), &text)
+            Block {
+                content: bare.to_string(),
+                tokens: tokens(&text) + MEDIA_TOKENS * media,
+            }
         }
     }
 }

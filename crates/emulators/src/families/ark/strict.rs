@@ -203,7 +203,10 @@ const CHAT_PART: &Shape = &Object(&[
     ("text", ANY),
     ("image_url", ANY),
     ("video_url", ANY),
-    ("input_audio", ANY),
+    (
+        "input_audio",
+        &Object(&[("url", ANY), ("data", ANY), ("format", ANY)]),
+    ),
 ]);
 
 const TOOL_CALL: &Shape = &Object(&[
