@@ -10,6 +10,8 @@ mod engines;
 mod openrouter;
 #[path = "compatible/qwen.rs"]
 mod qwen;
+#[path = "compatible/reasoning.rs"]
+mod reasoning;
 #[path = "compatible/wire.rs"]
 mod wire;
 

@@ -15,6 +15,7 @@ mod openrouter;
 mod prompt;
 mod qwen;
 mod qwen_responses;
+mod reasoning;
 mod slots;
 mod units;
 
@@ -32,6 +33,7 @@ use crate::{Charge, Desk, Family, RawRequest, Reply, UsageFault, hash_hex};
 
 use envelope::Envelope;
 use prompt::Prompt;
+use reasoning::Reasoning;
 
 pub use engines::EngineOptions;
 pub use openrouter::ProviderFlip;
@@ -57,6 +59,8 @@ struct Facts {
     allows_no_output: bool,
     /// Fields of messages that the template leaves out of the prompt.
     ignored: &'static [&'static str],
+    /// Which fields say how much the model is to think.
+    reasoning: Reasoning,
 }
 
 /// Fields of an assistant message that most templates leave out when it is a part of the history.
@@ -388,6 +392,7 @@ impl Compatible {
         if chat_wire::output_limit(&body) == Some(0) && !facts.allows_no_output {
             return refuse("max_tokens must be at least 1, got 0.");
         }
+        facts.reasoning.check(&body)?;
         self.provider.check(request, &body)?;
         Ok(body)
     }
@@ -406,10 +411,11 @@ impl Compatible {
             hash_hex(&format!("{} {}", facts.name, desk.next_id()))
         );
         let forced = chat_wire::forced_tool(&body);
-        let answer = chat_wire::limited(
-            desk.script.take(input, forced.as_deref()),
-            chat_wire::output_limit(&body),
-        );
+        let mut answer = desk.script.take(input, forced.as_deref());
+        if facts.reasoning.is_off(&body) {
+            answer.reasoning.clear();
+        }
+        let answer = chat_wire::limited(answer, chat_wire::output_limit(&body));
         let output = chat_wire::output_tokens(&answer) * chat_wire::choices(&body);
         let mut completion = Completion::new(&body, id.clone(), desk.now_ms, answer, Value::Null);
         completion.usage_fault = desk.usage_fault;

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::chain::{Chain, ChainRules, Lookup};
 use super::envelope::Envelope;
+use super::reasoning::Reasoning;
 use super::{Facts, Hit, NOT_IN_HISTORY, Provider, Turn, without};
 use crate::Reply;
 use crate::families::chat_wire::{self, Completion, UsagePlace};
@@ -158,6 +159,7 @@ pub(super) fn zhipu() -> Automatic {
         knows_developer: false,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Typed,
     };
     Automatic {
         delay_ms: 10_000,
@@ -178,6 +180,7 @@ pub(super) fn minimax() -> Automatic {
         knows_developer: false,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Unchecked,
     };
     Automatic::new(facts, 64, 512).idle_seconds(3600)
 }
@@ -194,6 +197,7 @@ pub(super) fn xai() -> Automatic {
         knows_developer: true,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Xai,
     };
     let xai = Automatic {
         routing: Routing::Affinity {
@@ -233,6 +237,7 @@ pub(super) fn mistral() -> Automatic {
         knows_developer: false,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Unchecked,
     };
     Automatic {
         routing: Routing::Affinity {
@@ -265,6 +270,7 @@ pub(super) fn groq() -> Automatic {
         knows_developer: true,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Groq,
     };
     Automatic {
         caches: |model| model.trim_start_matches("openai/").starts_with("gpt-oss-"),
@@ -290,6 +296,7 @@ pub(super) fn fireworks(hides_details: bool, is_dedicated: bool) -> Automatic {
         knows_developer: true,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Unchecked,
     };
     Automatic {
         routing: Routing::Affinity {
@@ -325,6 +332,7 @@ pub(super) fn together(is_top_level: bool) -> Automatic {
         knows_developer: true,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Unchecked,
     };
     Automatic {
         finish: if is_top_level {
@@ -351,6 +359,7 @@ pub(super) fn openai_compatible() -> Automatic {
         knows_developer: true,
         allows_no_output: false,
         ignored: NOT_IN_HISTORY,
+        reasoning: Reasoning::Unchecked,
     };
     Automatic {
         caches: |_| false,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::envelope::Envelope;
+use super::reasoning::Reasoning;
 use super::units::{UnitLookup, Units};
 use super::{Facts, Hit, NOT_IN_HISTORY, Provider, Turn};
 use crate::families::chat_wire::Completion;
@@ -20,6 +21,7 @@ static FACTS: Facts = Facts {
     knows_developer: false,
     allows_no_output: false,
     ignored: NOT_IN_HISTORY,
+    reasoning: Reasoning::Typed,
 };
 
 pub(super) struct DeepSeek {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::chain::{Chain, ChainRules, Lookup};
 use super::envelope::Envelope;
+use super::reasoning::Reasoning;
 use super::{Facts, Hit, NOT_IN_HISTORY, Provider, Refusal, Turn};
 use crate::families::chat_wire::{Completion, UsagePlace};
 use crate::{Desk, RawRequest, Reply};
@@ -21,6 +22,7 @@ static VLLM: Facts = Facts {
     knows_developer: true,
     allows_no_output: false,
     ignored: NOT_IN_HISTORY,
+    reasoning: Reasoning::Template,
 };
 
 static SGLANG: Facts = Facts {

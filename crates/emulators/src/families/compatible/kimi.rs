@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::chain::{Chain, ChainRules, Lookup};
 use super::envelope::Envelope;
+use super::reasoning::Reasoning;
 use super::{Facts, Hit, Provider, Refusal, Turn};
 use crate::RawRequest;
 use crate::families::chat_wire::{self, Completion, UsagePlace};
@@ -22,6 +23,7 @@ static FACTS: Facts = Facts {
     allows_no_output: false,
     // Thinking text is a part of the history here.
     ignored: &["refusal", "annotations"],
+    reasoning: Reasoning::Typed,
 };
 
 /// Measured granularity, tokens [M].

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::envelope::Envelope;
+use super::reasoning::Reasoning;
 use super::slots::{LlamaServerOptions, Slots};
 use super::{Facts, Hit, NOT_IN_HISTORY, Provider, Turn};
 use crate::families::chat_wire::{self, Completion};
@@ -22,6 +23,7 @@ static LLAMA_SERVER: Facts = Facts {
     knows_developer: true,
     allows_no_output: true,
     ignored: NOT_IN_HISTORY,
+    reasoning: Reasoning::Unchecked,
 };
 
 static OLLAMA: Facts = Facts {

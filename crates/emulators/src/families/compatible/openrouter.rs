@@ -12,6 +12,7 @@ use super::chain::{Chain, ChainRules, Lookup};
 use super::envelope::Envelope;
 use super::markers::{Marker, MarkerCache, MarkerLookup};
 use super::prompt::Prompt;
+use super::reasoning::Reasoning;
 use super::{Facts, Hit, NOT_IN_HISTORY, Provider, Refusal, Turn};
 use crate::families::chat_wire::Completion;
 use crate::{Desk, RawRequest, Reply, hash_hex, sse};
@@ -30,6 +31,7 @@ static FACTS: Facts = Facts {
     knows_developer: true,
     allows_no_output: false,
     ignored: NOT_IN_HISTORY,
+    reasoning: Reasoning::OpenRouter,
 };
 
 /// Stickiness ends after so much idleness, milliseconds.

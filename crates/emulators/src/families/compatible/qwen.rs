@@ -10,6 +10,7 @@ use super::envelope::Envelope;
 use super::markers::{Marker, MarkerCache, MarkerLookup};
 use super::prompt::{Prompt, TOOL_DEFINITION};
 use super::qwen_responses::Responses;
+use super::reasoning::Reasoning;
 use super::{Facts, Hit, Provider, Turn};
 use crate::families::chat_wire::{self, Completion};
 use crate::{Desk, RawRequest, Reply};
@@ -31,6 +32,7 @@ pub(super) static FACTS: Facts = Facts {
     allows_no_output: false,
     // Fields must be byte-identical here, empty optional ones included.
     ignored: &[],
+    reasoning: Reasoning::Switch,
 };
 
 /// Markers beyond these are forgotten, the first ones first.
