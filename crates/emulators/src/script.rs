@@ -19,6 +19,9 @@ pub struct Answer {
     pub text: String,
     /// Thinking text before it.
     pub reasoning: String,
+    /// Text in which the model refuses, after the text. OpenAI has a place of its own for it; elsewhere a refusal is
+    /// said like anything else.
+    pub refusal: String,
     /// Calls after it.
     pub tool_calls: Vec<ToolCall>,
     /// Whether a token limit ended it.
@@ -32,6 +35,14 @@ impl Answer {
     pub fn text(text: impl Into<String>) -> Self {
         Answer {
             text: text.into(),
+            ..Answer::default()
+        }
+    }
+
+    /// A refusal and nothing else.
+    pub fn refusal(refusal: impl Into<String>) -> Self {
+        Answer {
+            refusal: refusal.into(),
             ..Answer::default()
         }
     }
@@ -73,8 +84,16 @@ impl Script {
         self.next.lock().unwrap().push_back(answer);
     }
 
-    /// The answer to a chat of `input_tokens` that must call `forced` (if a tool is forced).
+    /// The answer to a chat of `input_tokens` that must call `forced` (if a tool is forced), a refusal being text.
     pub fn take(&self, input_tokens: u64, forced: Option<&str>) -> Answer {
+        let mut answer = self.take_with_refusal(input_tokens, forced);
+        answer.text.push_str(&answer.refusal);
+        answer.refusal.clear();
+        answer
+    }
+
+    /// The same for a provider that tells a refusal apart.
+    pub fn take_with_refusal(&self, input_tokens: u64, forced: Option<&str>) -> Answer {
         if let Some(answer) = self.next.lock().unwrap().pop_front() {
             return answer;
         }

@@ -104,13 +104,17 @@ impl Completion {
     /// The answer as one JSON object.
     pub fn json(&self) -> Value {
         let mut message = json!({"role": "assistant", "content": self.answer.text});
-        if self.answer.text.is_empty() && !self.answer.tool_calls.is_empty() {
+        let has_other = !self.answer.tool_calls.is_empty() || !self.answer.refusal.is_empty();
+        if self.answer.text.is_empty() && has_other {
             message["content"] = Value::Null;
         }
         if !self.answer.reasoning.is_empty() && !self.quirks.reasoning_field.is_empty() {
             message[self.quirks.reasoning_field] = json!(self.answer.reasoning);
         }
-        message["refusal"] = Value::Null;
+        message["refusal"] = match self.answer.refusal.as_str() {
+            "" => Value::Null,
+            refusal => json!(refusal),
+        };
         let choices: Vec<Value> = (0..self.n)
             .map(|index| {
                 let mut message = message.clone();
@@ -229,6 +233,10 @@ impl Completion {
         for piece in self.answer.pieces() {
             let tokens = tokens(&piece);
             steps.push(step(json!({"content": piece}), None, tokens));
+        }
+        for piece in Answer::text(self.answer.refusal.as_str()).pieces() {
+            let tokens = tokens(&piece);
+            steps.push(step(json!({"refusal": piece}), None, tokens));
         }
         for (number, call) in self.answer.tool_calls.iter().enumerate() {
             let start = json!({
@@ -485,7 +493,7 @@ pub fn wants_usage(body: &Value) -> bool {
     body["stream_options"]["include_usage"] == true
 }
 
-/// The answer ended by a limit of `limit` output tokens: thinking comes first, then text, then whole calls.
+/// The answer ended by a limit of `limit` output tokens: thinking comes first, then text, refusal, then whole calls.
 pub fn limited(mut answer: Answer, limit: Option<u64>) -> Answer {
     let Some(limit) = limit else {
         return answer;
@@ -494,7 +502,7 @@ pub fn limited(mut answer: Answer, limit: Option<u64>) -> Answer {
         return answer;
     }
     let mut left = limit;
-    for text in [&mut answer.reasoning, &mut answer.text] {
+    for text in [&mut answer.reasoning, &mut answer.text, &mut answer.refusal] {
         let mut keep = usize::try_from(left.saturating_mul(4))
             .unwrap_or(usize::MAX)
             .min(text.len());
@@ -521,7 +529,8 @@ pub fn output_tokens(answer: &Answer) -> u64 {
         .iter()
         .map(|call| tokens(&call.name) + tokens(&call.arguments))
         .sum();
-    text_tokens(&answer.reasoning) + text_tokens(&answer.text) + calls
+    let texts = [&answer.reasoning, &answer.text, &answer.refusal];
+    texts.iter().map(|text| text_tokens(text)).sum::<u64>() + calls
 }
 
 /// Tokens of the thinking text.

@@ -228,3 +228,18 @@ async fn what_its_field_knows_is_taken_and_can_switch_thinking_off() {
         assert_eq!(provider.last_charge().output, output, "{fields}");
     }
 }
+
+#[tokio::test]
+async fn a_refusal_is_said_like_anything_else() {
+    let provider = Provider::start(Compatible::deepseek()).await;
+    let refusal = Answer::refusal("No, never.");
+    provider.emulator.script().next(refusal);
+    let got = provider
+        .chat_with(&[], &question("deepseek-v4-pro", "s", "u"))
+        .await;
+    let message = &got.json()["choices"][0]["message"];
+    assert_eq!(
+        (&message["content"], &message["refusal"]),
+        (&json!("No, never."), &Value::Null)
+    );
+}

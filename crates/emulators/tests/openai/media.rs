@@ -1,5 +1,6 @@
 //! Files, sound and refusals in messages.
 
+use holdfast_emulators::Answer;
 use holdfast_emulators::families::openai::OpenAi;
 use serde_json::{Value, json};
 
@@ -220,4 +221,80 @@ async fn responses_take_files_in_three_ways() {
         refused(&client, "/v1/responses", &wrong).await.0,
         "input[1].output[0].filename"
     );
+}
+
+#[tokio::test]
+async fn a_refusal_has_a_place_of_its_own() {
+    let client = Client::start(OpenAi::new()).await;
+    let mut body = json!({"model": "gpt-5.6", "messages": [{"role": "user", "content": "x"}]});
+    let path = "/v1/chat/completions";
+    client.emulator.script().next(Answer::refusal("No, never."));
+    let whole = client.send(path, &body).await.1;
+    let choice = &whole["choices"][0];
+    assert_eq!(
+        (&choice["message"]["content"], &choice["message"]["refusal"]),
+        (&Value::Null, &json!("No, never."))
+    );
+    assert_eq!(choice["finish_reason"], "stop");
+    assert_eq!(whole["usage"]["completion_tokens"], 3);
+    client.emulator.script().next(Answer::refusal("No, never."));
+    body["stream"] = json!(true);
+    let frames = client.stream(path, &body).await;
+    let deltas: String = frames
+        .iter()
+        .filter_map(|frame| {
+            let chunk: Value = serde_json::from_str(frame.strip_prefix("data: ")?).ok()?;
+            Some(chunk["choices"][0]["delta"]["refusal"].as_str()?.to_owned())
+        })
+        .collect();
+    assert_eq!(deltas, "No, never.");
+    // It goes back in the field it came in.
+    body["stream"] = json!(false);
+    let messages = body["messages"].as_array_mut().unwrap();
+    messages.push(json!({"role": "assistant", "content": null, "refusal": "No, never."}));
+    messages.push(json!({"role": "user", "content": "Why?"}));
+    client.chat(&body).await;
+}
+
+#[tokio::test]
+async fn a_refusal_is_a_part_with_events_of_its_own() {
+    let client = Client::start(OpenAi::new()).await;
+    let refusal = || Answer {
+        text: "Hm.".to_owned(),
+        ..Answer::refusal("No, never.")
+    };
+    let mut body = json!({"model": "gpt-5.6", "input": [{"role": "user", "content": "x"}]});
+    client.emulator.script().next(refusal());
+    let whole = client.respond(&body).await;
+    let message = &whole["output"][0];
+    assert_eq!(
+        message["content"][1],
+        json!({"type": "refusal", "refusal": "No, never."})
+    );
+    client.emulator.script().next(refusal());
+    body["stream"] = json!(true);
+    let frames = client.stream("/v1/responses", &body).await;
+    let events: Vec<Value> = frames
+        .iter()
+        .map(|frame| serde_json::from_str(frame.split_once("data: ").unwrap().1).unwrap())
+        .collect();
+    let of = |kind: &str| -> Vec<&Value> {
+        events
+            .iter()
+            .filter(|event| event["type"] == kind)
+            .collect()
+    };
+    let deltas = of("response.refusal.delta");
+    assert_eq!(deltas.len(), 2);
+    assert_eq!(deltas[0]["content_index"], 1);
+    let done = of("response.refusal.done");
+    assert_eq!((done.len(), &done[0]["refusal"]), (1, &json!("No, never.")));
+    assert_eq!(of("response.output_text.done")[0]["content_index"], 0);
+    assert_eq!(of("response.content_part.done").len(), 2);
+    // It goes back as it came.
+    body["stream"] = json!(false);
+    let input = body["input"].as_array_mut().unwrap();
+    input.push(message.clone());
+    input.push(json!({"role": "user", "content": "Why?"}));
+    client.respond(&body).await;
 }

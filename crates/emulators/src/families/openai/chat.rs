@@ -19,7 +19,10 @@ impl OpenAi {
         let found = self.look_up(caller, era, &prompt);
         let input = prompt.tokens();
         let forced = chat_wire::forced_tool(body);
-        let mut answer = caller.desk.script.take(input, forced.as_deref());
+        let mut answer = caller
+            .desk
+            .script
+            .take_with_refusal(input, forced.as_deref());
         if !effort::reasons(body) {
             answer.reasoning.clear();
         }

@@ -47,7 +47,10 @@ impl OpenAi {
             Answer::default()
         } else {
             let forced = chat_wire::forced_tool(body);
-            let mut answer = caller.desk.script.take(prompt.tokens(), forced.as_deref());
+            let mut answer = caller
+                .desk
+                .script
+                .take_with_refusal(prompt.tokens(), forced.as_deref());
             if !effort::reasons(body) {
                 answer.reasoning.clear();
             }

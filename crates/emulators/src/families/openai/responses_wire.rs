@@ -42,13 +42,22 @@ pub(super) fn output(answer: &Answer, id: &str, shown: Shown<'_>) -> Vec<Value> 
         }
         items.push(item);
     }
+    let mut content = Vec::new();
     if !answer.text.is_empty() {
+        content.push(
+            json!({"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}),
+        );
+    }
+    if !answer.refusal.is_empty() {
+        content.push(json!({"type": "refusal", "refusal": answer.refusal}));
+    }
+    if !content.is_empty() {
         items.push(json!({
             "id": item_id("msg", 0),
             "type": "message",
             "status": status(answer.tool_calls.is_empty()),
             "role": "assistant",
-            "content": [{"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}],
+            "content": content,
         }));
     }
     for (number, call) in answer.tool_calls.iter().enumerate() {
@@ -124,28 +133,36 @@ fn added(events: &mut Events, index: usize, item: &Value, empty: &str, value: Va
 
 fn message(events: &mut Events, index: usize, item: &Value) {
     added(events, index, item, "content", json!([]));
-    let part = &item["content"][0];
-    let text = part["text"].as_str().unwrap();
+    for (number, part) in item["content"].as_array().unwrap().iter().enumerate() {
+        content(events, index, item, number, part);
+    }
+}
+
+/// The events of one part: a text, or a refusal, which has events of its own.
+fn content(events: &mut Events, index: usize, item: &Value, number: usize, part: &Value) {
+    let (kind, field) = match part["type"].as_str() {
+        Some("refusal") => ("response.refusal", "refusal"),
+        _ => ("response.output_text", "text"),
+    };
     let at = |fields: Value| {
-        let mut all = json!({"item_id": item["id"], "output_index": index, "content_index": 0});
+        let mut all =
+            json!({"item_id": item["id"], "output_index": index, "content_index": number});
         for (name, value) in fields.as_object().unwrap() {
             all[name] = value.clone();
         }
+        if field == "text" && all.get("part").is_none() {
+            all["logprobs"] = json!([]);
+        }
         all
     };
+    let text = part[field].as_str().unwrap();
     let mut begun = part.clone();
-    begun["text"] = json!("");
+    begun[field] = json!("");
     events.push("response.content_part.added", at(json!({"part": begun})));
     for piece in Answer::text(text).pieces() {
-        events.push(
-            "response.output_text.delta",
-            at(json!({"delta": piece, "logprobs": []})),
-        );
+        events.push(&format!("{kind}.delta"), at(json!({"delta": piece})));
     }
-    events.push(
-        "response.output_text.done",
-        at(json!({"text": text, "logprobs": []})),
-    );
+    events.push(&format!("{kind}.done"), at(json!({field: text})));
     events.push("response.content_part.done", at(json!({"part": part})));
 }
 
