@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::context::ContextId;
 use crate::error::ApiError;
+pub use crate::reasoning::ReasoningLevel;
 use crate::usage::{Receipt, Usage};
 
 /// Who speaks in a message.
@@ -107,6 +108,17 @@ impl Message {
                 ContentPart::ImageUrl { .. } | ContentPart::File { .. } => None,
             })
             .collect()
+    }
+
+    /// Words of refusal that are not blank.
+    pub fn refusal_text(&self) -> Option<&str> {
+        let refusal = self.refusal.as_deref();
+        refusal.filter(|refusal| !refusal.trim().is_empty())
+    }
+
+    /// The seal that an upstream of this dialect put on the message's reasoning.
+    pub fn seal_of(&self, dialect: &str) -> Option<&str> {
+        self.reasoning_signature.as_ref()?.of(dialect)
     }
 
     /// Whether any part is an image or a file.
@@ -248,26 +260,6 @@ pub struct Sampling {
     pub seed: Option<i64>,
     /// Token id to bias, -100..=100.
     pub logit_bias: Vec<(u32, f32)>,
-}
-
-/// How much a model that can reason is asked to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReasoningLevel {
-    /// Not at all.
-    Off,
-    /// As much as the model sees fit.
-    Adaptive,
-    /// OpenAI's word `minimal`.
-    Minimal,
-    /// OpenAI's word `low`.
-    Low,
-    /// OpenAI's word `medium`.
-    Medium,
-    /// OpenAI's word `high`.
-    High,
-    /// Up to so many tokens.
-    Budget(u32),
 }
 
 /// What a request asks for in its own dialect's way of caching: contexts that nobody created by name.

@@ -28,6 +28,8 @@ struct GrowingChoice {
     text: String,
     reasoning: String,
     reasoning_signature: Option<ReasoningSignature>,
+    /// Whether it has several seals, each of which is for a part of the reasoning: none is for all of it.
+    is_sealed_in_pieces: bool,
     refusal: String,
     stop_sequence: Option<String>,
     tool_calls: BTreeMap<u32, ToolCall>,
@@ -95,8 +97,12 @@ impl GrowingChoice {
                 self.text.push_str(text);
                 self.logprobs.extend_from_slice(logprobs);
             }
-            Delta::Reasoning { text } => self.reasoning.push_str(text),
+            Delta::Reasoning { text } => {
+                self.reasoning.push_str(text);
+                self.is_sealed_in_pieces |= self.reasoning_signature.is_some();
+            }
             Delta::ReasoningSignature { signature } => {
+                self.is_sealed_in_pieces |= self.reasoning_signature.is_some();
                 self.reasoning_signature = Some(signature.clone());
             }
             Delta::Refusal { text } => self.refusal.push_str(text),
@@ -137,7 +143,10 @@ impl GrowingChoice {
                 tool_calls: self.tool_calls.values().cloned().collect(),
                 tool_call_id: None,
                 reasoning: (!self.reasoning.is_empty()).then(|| self.reasoning.clone()),
-                reasoning_signature: self.reasoning_signature.clone(),
+                reasoning_signature: self
+                    .reasoning_signature
+                    .clone()
+                    .filter(|_| !self.is_sealed_in_pieces),
                 refusal: (!self.refusal.is_empty()).then(|| self.refusal.clone()),
             },
             finish_reason,

@@ -45,6 +45,32 @@ impl ComposedRequest {
             .map_or(&[], |content| content.initial.as_slice())
     }
 
+    /// Whether any message has a seal on its reasoning.
+    pub fn has_seals(&self) -> bool {
+        let all = self.initial().iter().chain(self.history());
+        let mut all = all.chain(&self.new);
+        all.any(|message| message.reasoning_signature.is_some())
+    }
+
+    /// The same without the seals, for an upstream that does not accept them.
+    #[must_use]
+    pub fn without_seals(&self) -> Self {
+        let mut unsealed = self.clone();
+        let content = unsealed.content.as_mut().map(Arc::make_mut);
+        let stored = content.into_iter().flat_map(|content| {
+            let turns = content.turns.iter_mut();
+            let remembered = turns.flat_map(|turn| &mut turn.messages);
+            content
+                .initial
+                .iter_mut()
+                .chain(remembered.map(|stored| &mut stored.message))
+        });
+        for message in stored.chain(&mut unsealed.new) {
+            message.reasoning_signature = None;
+        }
+        unsealed
+    }
+
     /// Remembered turns after truncation, in order.
     pub fn history(&self) -> impl Iterator<Item = &Message> {
         self.content

@@ -10,6 +10,7 @@ mod blocks;
 mod cache;
 pub(crate) mod fields;
 pub mod gemini;
+mod media;
 pub mod openai;
 mod original;
 mod pieces;

@@ -13,6 +13,7 @@ pub mod error;
 pub mod price;
 pub mod provider;
 pub mod raw;
+pub mod reasoning;
 pub mod sse;
 pub mod upstream;
 pub mod usage;

@@ -20,6 +20,7 @@ mod openai;
 mod openai_compatible;
 mod openrouter;
 mod qwen;
+mod reasoning;
 mod sglang;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,8 @@ mod xai;
 mod zhipu;
 
 use serde::{Deserialize, Serialize};
+
+pub use reasoning::ReasoningControl;
 
 /// The wire formats upstreams speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -237,6 +240,17 @@ pub struct Quirks {
     /// Whether the reasoning of earlier answers is sent back (`reasoning_content`); otherwise it is left out, because
     /// the provider refuses the field.
     pub reasoning_history: bool,
+    /// How the model is asked to reason more or less.
+    pub reasoning: ReasoningControl,
+    /// Whether the model gives sealed reasoning when it is asked for (Responses' `reasoning.encrypted_content`).
+    pub reasoning_seals: bool,
+    /// Whether `top_k` is understood where the dialect itself has no such field (OpenAI Chat), or goes in the model's own
+    /// fields (Bedrock).
+    pub top_k: bool,
+    /// Whether documents can be sent in OpenAI's way (`file`).
+    pub documents: bool,
+    /// Whether sound can be sent in OpenAI's way (`input_audio`).
+    pub sound: bool,
     /// Headers that every request carries.
     pub headers: Vec<(&'static str, &'static str)>,
     /// Vertex AI: the resource that models and caches belong to, `projects/P/locations/L`. The provider's file has it with
@@ -259,6 +273,11 @@ impl Default for Quirks {
             inline_images_only: false,
             cached_tokens_optional: false,
             reasoning_history: true,
+            reasoning: ReasoningControl::None,
+            reasoning_seals: false,
+            top_k: false,
+            documents: false,
+            sound: false,
             headers: Vec::new(),
             vertex_parent: None,
             max_tokens_default: 4_096,

@@ -340,6 +340,8 @@ pub enum FailureKind {
     PrefixTooSmall,
     /// The cache fields were refused: send it without.
     MarkerRefused,
+    /// A seal on reasoning is not this provider's, or not this account's: send it without.
+    SealRefused,
     /// The prompt does not fit the model.
     PromptTooLong,
     /// The request is wrong in itself; no other upstream is tried.
@@ -373,6 +375,7 @@ impl FailureKind {
             FailureKind::HandleGone => "handle_gone",
             FailureKind::PrefixTooSmall => "below_minimum",
             FailureKind::MarkerRefused => "marker_refused",
+            FailureKind::SealRefused => "seal_refused",
             FailureKind::PromptTooLong => "prompt_too_long",
             FailureKind::InvalidRequest => "invalid_request",
             FailureKind::Filtered => "filtered",
@@ -491,10 +494,12 @@ impl Failure {
         let error = |kind, text: &str| ApiError::new(kind, text);
         let quoted = |kind, text: &str| ApiError::new(kind, format!("{text}: {}", self.message));
         let mut answer = match self.kind {
-            FailureKind::InvalidRequest | FailureKind::MarkerRefused => quoted(
-                ErrorKind::InvalidParameter,
-                "The model's provider refused the request",
-            ),
+            FailureKind::InvalidRequest | FailureKind::MarkerRefused | FailureKind::SealRefused => {
+                quoted(
+                    ErrorKind::InvalidParameter,
+                    "The model's provider refused the request",
+                )
+            }
             FailureKind::PromptTooLong => {
                 quoted(ErrorKind::OutOfContext, "The prompt does not fit the model")
             }

@@ -57,6 +57,8 @@ pub(crate) struct Target {
     price: Mutex<Option<(i64, Option<Arc<Priced>>)>>,
     /// Until when its refusal of markers is remembered, Unix milliseconds.
     pub(super) refuses_until: AtomicI64,
+    /// The same for seals on reasoning.
+    pub(super) refuses_seals_until: AtomicI64,
     /// Held by a round of pings, so that two at once do not both send the same.
     pub(super) pinging: AsyncMutex<()>,
     /// Held by a round of dropping copies.
@@ -144,6 +146,7 @@ impl Target {
             rules,
             dialect: dialect::upstream(options.dialect),
             refuses_until: AtomicI64::new(0),
+            refuses_seals_until: AtomicI64::new(0),
             price: Mutex::default(),
             pinging: AsyncMutex::default(),
             dropping: AsyncMutex::default(),

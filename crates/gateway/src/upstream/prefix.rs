@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use holdfast_protocol::ApiError;
 use holdfast_protocol::upstream::{EncodedPrefix, Markers, PrefixParts};
+use holdfast_protocol::{ApiError, Message};
 
 use super::Target;
 use super::estimate;
@@ -41,6 +41,27 @@ impl UpstreamPrefix {
     /// What it is made of.
     pub(crate) fn content(&self) -> &PrefixContent {
         &self.content
+    }
+
+    /// The same without seals on reasoning.
+    pub(crate) fn without_seals(&self) -> Self {
+        let content = &self.content;
+        let unsealed = |messages: &[Message]| {
+            let mut messages = messages.to_vec();
+            for message in &mut messages {
+                message.reasoning_signature = None;
+            }
+            messages
+        };
+        UpstreamPrefix::new(PrefixContent {
+            project: content.project.clone(),
+            initial: unsealed(&content.initial),
+            history: unsealed(&content.history),
+            previous_history: content.previous_history,
+            tools: content.tools.clone(),
+            tool_choice: content.tool_choice.clone(),
+            rendered_at: content.rendered_at,
+        })
     }
 
     /// Memory, about, bytes.

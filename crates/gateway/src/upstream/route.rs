@@ -47,7 +47,7 @@ const TOO_SMALL_PERCENT: u64 = 75;
 /// replaced.
 const REBUILDS_MAX: u32 = 2;
 
-/// For how long a target that has refused markers is sent none, milliseconds. It would refuse the next ones, too, and
+/// For how long a target that has refused markers, or seals, is sent none, milliseconds. It would refuse the next ones, too, and
 /// each time take a request for it.
 const REFUSAL_MS: i64 = 600_000;
 
@@ -150,6 +150,11 @@ impl RouteBackend {
                         target.refuses_until.store(until, Ordering::Relaxed);
                     }
                     plan.send_plain(&self.shared, target, work, failure.kind.as_str())?;
+                }
+                FailureKind::SealRefused if plan.can_unseal(target, work) => {
+                    let until = (self.shared.clock)() + REFUSAL_MS;
+                    target.refuses_seals_until.store(until, Ordering::Relaxed);
+                    plan.unseal(&self.shared, target, work)?;
                 }
                 _ => return Err(Refusal::Failed(failure)),
             }
@@ -300,7 +305,7 @@ impl RouteBackend {
             prefix: plan.encoded.as_deref(),
             handle: plan.handle_use(),
             chain: plan.chain,
-            composed: &work.composed,
+            composed: plan.unsealed.as_ref().unwrap_or(&work.composed),
             max_tokens: work.max_tokens_given.then_some(work.max_tokens),
             cache_key: plan.cache_key.as_deref(),
             salt: plan.salt.as_deref(),
@@ -554,7 +559,7 @@ fn too_small(tokens: u64, min_tokens: u64) -> ApiError {
 }
 
 /// The client's request as it came, if `target` can be given it so.
-fn own_words<'a>(target: &Target, work: &'a ChatWork) -> Option<&'a Original> {
+pub(super) fn own_words<'a>(target: &Target, work: &'a ChatWork) -> Option<&'a Original> {
     let original = work.composed.request.original.as_ref()?;
     (work.prefix.is_none() && target.dialect.speaks() == Some(original.dialect)).then_some(original)
 }

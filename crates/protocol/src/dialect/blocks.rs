@@ -1,10 +1,127 @@
 //! What the dialects have in common whose messages are lists of blocks and whose markers are a budget: Anthropic's and
 //! Bedrock's.
 
-use crate::chat::ChatRequest;
+use serde::Serialize;
+
+use crate::chat::{ChatRequest, Message, ReasoningLevel, Role, ToolChoice};
 use crate::error::ApiError;
-use crate::provider::{Caching, Marker, ModelRules};
-use crate::upstream::PrefixParts;
+use crate::provider::{Caching, Marker, ModelRules, ReasoningControl};
+use crate::upstream::{ChatCall, PrefixParts};
+
+/// The longest answer that is asked for because of thinking, where the client names no limit, tokens: the least that a
+/// model which takes budgets can write [?].
+const THINKING_ANSWER_MAX: u32 = 32_000;
+/// The least `top_p` that is allowed beside thinking.
+const THINKING_TOP_P_MIN: f32 = 0.95;
+
+/// The field `thinking`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum ThinkingOut {
+    Disabled,
+    Adaptive,
+    Enabled { budget_tokens: u32 },
+}
+
+/// What a Claude is told about reasoning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Thinking {
+    pub(super) thinking: Option<ThinkingOut>,
+    /// `output_config.effort`.
+    pub(super) effort: Option<&'static str>,
+    /// The limit of the whole answer, where thinking demands another than the client's and the provider's.
+    pub(super) max_tokens: Option<u32>,
+}
+
+impl Thinking {
+    /// What the request's level becomes. Thinking is left out where the API would refuse it: beside a forced call, a
+    /// temperature, `top_k` or a low `top_p`, where the answer's limit leaves no room, and where a result is to be
+    /// answered whose call has no sealed thinking before it. `seal` is the dialect's word.
+    pub(super) fn of(call: &ChatCall<'_>, seal: &str) -> Self {
+        let request = &call.composed.request;
+        let Some(level) = request.reasoning else {
+            return Thinking::default();
+        };
+        let off = Thinking {
+            thinking: Some(ThinkingOut::Disabled),
+            ..Thinking::default()
+        };
+        let (min, max) = match call.rules.quirks.reasoning {
+            ReasoningControl::Budget { min, max, .. } => (min, max),
+            ReasoningControl::Effort(known) => {
+                let effort = level.effort(known);
+                return match level {
+                    ReasoningLevel::Off => off,
+                    _ if is_refused_beside(call) => Thinking {
+                        effort,
+                        ..Thinking::default()
+                    },
+                    _ => Thinking {
+                        thinking: Some(ThinkingOut::Adaptive),
+                        effort,
+                        max_tokens: None,
+                    },
+                };
+            }
+            _ => return Thinking::default(),
+        };
+        if level == ReasoningLevel::Off {
+            return off;
+        }
+        if is_refused_beside(call) || answers_unsealed_call(call, seal) {
+            return Thinking::default();
+        }
+        let wanted = level.budget_tokens();
+        let wanted = wanted.or(ReasoningLevel::Medium.budget_tokens());
+        let wanted = wanted.unwrap_or(min).clamp(min, max);
+        let (budget_tokens, max_tokens) = match call.max_tokens {
+            // The limit counts thinking, and must be larger.
+            Some(limit) if limit <= min => return Thinking::default(),
+            Some(limit) => (wanted.min(limit - 1), None),
+            None => {
+                let answer = call.rules.quirks.max_tokens_default;
+                let limit = wanted
+                    .saturating_add(answer)
+                    .min(THINKING_ANSWER_MAX.max(answer));
+                (wanted.min(limit - answer / 2), Some(limit))
+            }
+        };
+        Thinking {
+            thinking: Some(ThinkingOut::Enabled { budget_tokens }),
+            effort: None,
+            max_tokens,
+        }
+    }
+}
+
+fn is_refused_beside(call: &ChatCall<'_>) -> bool {
+    let composed = call.composed;
+    let sampling = &composed.request.sampling;
+    matches!(
+        composed.tool_choice,
+        ToolChoice::Required | ToolChoice::Named(_)
+    ) || sampling.temperature.is_some_and(|value| value != 1.0)
+        || sampling
+            .top_p
+            .is_some_and(|value| value < THINKING_TOP_P_MIN)
+        || sampling.top_k.is_some()
+}
+
+/// Whether the last thing said is a tool's result, and the answer that called it has no thinking sealed here: other
+/// providers and most clients keep none.
+fn answers_unsealed_call(call: &ChatCall<'_>, seal: &str) -> bool {
+    let composed = call.composed;
+    let is_result = |message: &Message| message.role == Role::Tool;
+    if !composed.new.last().is_some_and(is_result) {
+        return false;
+    }
+    let before = composed.initial().iter().chain(composed.history());
+    let answer = before
+        .chain(&composed.new)
+        .filter(|message| message.role == Role::Assistant)
+        .last();
+    answer.is_some_and(|answer| answer.seal_of(seal).is_none())
+}
 
 /// Where messages come from, for errors.
 #[derive(Debug, Clone, Copy)]

@@ -13,6 +13,7 @@ mod context;
 mod error;
 mod message;
 mod models;
+mod reasoning;
 mod request;
 mod response;
 mod stream;
@@ -21,6 +22,8 @@ mod tests;
 mod tools;
 mod upstream;
 pub mod wire;
+
+pub(super) use reasoning::asked;
 
 pub use ark_context::ArkContextUpstream;
 pub use completion::{CompletionWriter, decode_completion};

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::chat::{ChatRequest, Message, ResponseFormat, Sampling, Tool, ToolChoice};
+use crate::chat::{
+    ChatRequest, Message, ReasoningLevel, ResponseFormat, Sampling, Tool, ToolChoice,
+};
 use crate::compose::{ComposedRequest, compose};
 use crate::context::{
     Context, ContextContent, ContextId, ContextMode, CreateContext, CreateSurface, Profile,
@@ -52,6 +54,8 @@ pub(crate) struct Case {
     pub(crate) own_tool_choice: Option<ToolChoice>,
     pub(crate) temperature: Option<f32>,
     pub(crate) top_p: Option<f32>,
+    pub(crate) top_k: Option<u32>,
+    pub(crate) reasoning: Option<ReasoningLevel>,
     pub(crate) presence_penalty: Option<f32>,
     pub(crate) seed: Option<i64>,
     pub(crate) logit_bias: Vec<(u32, f32)>,
@@ -139,7 +143,7 @@ impl Case {
             sampling: Sampling {
                 temperature: self.temperature,
                 top_p: self.top_p,
-                top_k: None,
+                top_k: self.top_k,
                 frequency_penalty: None,
                 presence_penalty: self.presence_penalty,
                 seed: self.seed,
@@ -156,6 +160,7 @@ impl Case {
             stream: true,
             include_usage: false,
             user: Some("someone".to_owned()),
+            reasoning: self.reasoning,
             extra: self.extra.clone(),
             ..ChatRequest::new(Some("m".to_owned()), self.new.clone())
         };

@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks,
-    UpstreamDialectName,
+    UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -75,6 +75,7 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
             } else {
                 8_192
             },
+            reasoning: reasoning::claude(model),
             ..Quirks::default()
         },
     }

@@ -1,6 +1,9 @@
 //! Azure OpenAI (facts section 2.2).
 
-use super::{AuthScheme, ModelRules, Provider, Quirks, RawPath, UpstreamDialectName, families};
+use super::{
+    AuthScheme, ModelRules, Provider, Quirks, RawPath, ReasoningControl, UpstreamDialectName,
+    families, reasoning,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "azure",
@@ -27,6 +30,11 @@ fn rules(dialect: UpstreamDialectName, model: &str) -> ModelRules {
             developer_role: true,
             passes_unknown_fields: true,
             reasoning_history: false,
+            reasoning: reasoning::openai(model),
+            reasoning_seals: dialect == UpstreamDialectName::OpenaiResponses
+                && reasoning::openai(model) != ReasoningControl::None,
+            documents: true,
+            sound: true,
             ..Quirks::default()
         },
     }

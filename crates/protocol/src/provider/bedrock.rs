@@ -7,7 +7,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks,
-    UpstreamDialectName,
+    ReasoningControl, UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -84,6 +84,8 @@ fn rules(dialect: UpstreamDialectName, model: &str) -> ModelRules {
         quirks: Quirks {
             inline_images_only: true,
             json_schema: has_json_schema,
+            reasoning: of_maker("anthropic.").map_or(ReasoningControl::None, reasoning::claude),
+            top_k: of_maker("anthropic.").is_some(),
             ..Quirks::default()
         },
     }

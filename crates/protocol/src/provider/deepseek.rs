@@ -2,6 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, UpstreamDialectName,
+    reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -30,6 +31,7 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
             json_schema: false,
             images: false,
             passes_unknown_fields: true,
+            reasoning: reasoning::SWITCH,
             ..Quirks::default()
         },
     }

@@ -3,7 +3,7 @@
 
 use super::{
     CacheRules, Caching, Marker, ModelRules, Prewarm, Quirks, RequestField, TierField,
-    UpstreamDialectName,
+    UpstreamDialectName, reasoning,
 };
 
 /// From this version on OpenAI's models write cache entries at breakpoints (facts section 2.1).
@@ -164,6 +164,7 @@ pub(super) fn ark(dialect: UpstreamDialectName, model: &str) -> ModelRules {
             // Fields that Ark does not know fail the request, and its messages have no `reasoning_content`.
             passes_unknown_fields: false,
             reasoning_history: false,
+            reasoning: reasoning::ARK,
             ..Quirks::default()
         },
     }

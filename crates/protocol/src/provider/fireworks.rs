@@ -1,8 +1,8 @@
 //! Fireworks, whose caches live in one replica each (facts section 2.14).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
-    UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    ReasoningControl, RequestField, UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -30,6 +30,8 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
             // Some answers count in a header alone.
             cached_tokens_optional: true,
             passes_unknown_fields: true,
+            reasoning: ReasoningControl::Effort(reasoning::NONE_TO_HIGH),
+            top_k: true,
             ..Quirks::default()
         },
     }

@@ -1,6 +1,8 @@
 //! The Gemini API (facts section 2.4).
 
-use super::{AuthScheme, CacheRules, Caching, ModelRules, Provider, Quirks, UpstreamDialectName};
+use super::{
+    AuthScheme, CacheRules, Caching, ModelRules, Provider, Quirks, UpstreamDialectName, reasoning,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "gemini",
@@ -37,6 +39,9 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
             // Gemma and tuned models have no explicit caching.
             None => CacheRules::replay(),
         },
-        quirks: Quirks::default(),
+        quirks: Quirks {
+            reasoning: reasoning::gemini(model),
+            ..Quirks::default()
+        },
     }
 }

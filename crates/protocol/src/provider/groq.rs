@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    UpstreamDialectName, families,
+    UpstreamDialectName, families, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -37,6 +37,7 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
             max_completion_tokens: true,
             passes_unknown_fields: true,
             reasoning_history: false,
+            reasoning: reasoning::open_weights(model),
             ..Quirks::default()
         },
     }

@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RequestField,
-    TierField, UpstreamDialectName, families,
+    TierField, UpstreamDialectName, families, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -43,6 +43,7 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
         },
         quirks: Quirks {
             passes_unknown_fields: true,
+            reasoning: reasoning::SWITCH,
             ..Quirks::default()
         },
     }

@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    UpstreamDialectName,
+    ReasoningControl, UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -26,6 +26,9 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
         quirks: Quirks {
             passes_unknown_fields: true,
             cached_tokens_optional: true,
+            reasoning: ReasoningControl::Template(reasoning::LOW_TO_HIGH),
+            top_k: true,
+            sound: true,
             ..Quirks::default()
         },
     }

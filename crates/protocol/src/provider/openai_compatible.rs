@@ -20,6 +20,8 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
         quirks: Quirks {
             passes_unknown_fields: true,
             cached_tokens_optional: true,
+            documents: true,
+            sound: true,
             ..Quirks::default()
         },
     }

@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    RequestField, UpstreamDialectName, families,
+    ReasoningControl, RequestField, UpstreamDialectName, families,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -61,6 +61,10 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
         cache,
         quirks: Quirks {
             passes_unknown_fields: true,
+            reasoning: ReasoningControl::Object,
+            top_k: true,
+            documents: true,
+            sound: true,
             ..Quirks::default()
         },
     }

@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, Marker, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    UpstreamDialectName, families,
+    ReasoningControl, UpstreamDialectName, families,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -45,6 +45,9 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
         cache,
         quirks: Quirks {
             passes_unknown_fields: true,
+            reasoning: ReasoningControl::EnableThinking,
+            top_k: true,
+            sound: true,
             ..Quirks::default()
         },
     }

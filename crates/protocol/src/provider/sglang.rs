@@ -1,8 +1,8 @@
 //! SGLang (facts section 3.2).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
-    UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    ReasoningControl, RequestField, UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -28,6 +28,9 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
             // Counted only with `--enable-cache-report`.
             cached_tokens_optional: true,
             passes_unknown_fields: true,
+            reasoning: ReasoningControl::Template(reasoning::LOW_TO_HIGH),
+            top_k: true,
+            sound: true,
             ..Quirks::default()
         },
     }

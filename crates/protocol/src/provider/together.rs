@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    UpstreamDialectName,
+    UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -24,7 +24,7 @@ pub(super) const PROVIDER: Provider = Provider {
     rules,
 };
 
-fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
+fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
     ModelRules {
         cache: CacheRules {
             caching: Caching::Automatic,
@@ -35,6 +35,8 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
             // The counter is not documented for sure.
             cached_tokens_optional: true,
             passes_unknown_fields: true,
+            reasoning: reasoning::open_weights(model),
+            top_k: true,
             ..Quirks::default()
         },
     }

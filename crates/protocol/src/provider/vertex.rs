@@ -1,6 +1,8 @@
 //! Vertex AI (facts section 2.4). Caches belong to a location: chats have to go to the one that a cache was made in.
 
-use super::{AuthScheme, CacheRules, Caching, ModelRules, Provider, Quirks, UpstreamDialectName};
+use super::{
+    AuthScheme, CacheRules, Caching, ModelRules, Provider, Quirks, UpstreamDialectName, reasoning,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "vertex",
@@ -35,6 +37,7 @@ fn rules(_dialect: UpstreamDialectName, model: &str) -> ModelRules {
         },
         quirks: Quirks {
             vertex_parent: Some("projects/{project}/locations/{region}".to_owned()),
+            reasoning: reasoning::gemini(model),
             ..Quirks::default()
         },
     }

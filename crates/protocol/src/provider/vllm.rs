@@ -1,8 +1,8 @@
 //! vLLM (facts section 3.1).
 
 use super::{
-    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath, RequestField,
-    UpstreamDialectName,
+    AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
+    ReasoningControl, RequestField, UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -35,6 +35,9 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
             // Counted only with `--enable-prompt-tokens-details`.
             cached_tokens_optional: true,
             passes_unknown_fields: true,
+            reasoning: ReasoningControl::Template(reasoning::LOW_TO_HIGH),
+            top_k: true,
+            sound: true,
             ..Quirks::default()
         },
     }

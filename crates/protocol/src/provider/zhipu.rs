@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    UpstreamDialectName,
+    UpstreamDialectName, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -27,6 +27,7 @@ fn rules(_dialect: UpstreamDialectName, _model: &str) -> ModelRules {
         quirks: Quirks {
             json_schema: false,
             passes_unknown_fields: true,
+            reasoning: reasoning::SWITCH,
             ..Quirks::default()
         },
     }

@@ -12,6 +12,13 @@ use holdfast_protocol::upstream::HttpCall;
 use crate::support::{Case, Events, body_text, decode, frames};
 
 const ANTHROPIC_REQUESTS: &[&str] = &[
+    "chat_reasoned",
+    "chat_reasoned_by_budget",
+    "chat_reasoned_beside_temperature",
+    "chat_unsealed_tool_loop",
+    "chat_files",
+    "chat_error_sound",
+    "chat_error_document_kind",
     "chat_without_context",
     "chat_everything",
     "chat_document_and_question",
@@ -31,6 +38,11 @@ const ANTHROPIC_REQUESTS: &[&str] = &[
 ];
 
 const BEDROCK_REQUESTS: &[&str] = &[
+    "chat_reasoned",
+    "chat_reasoned_by_budget",
+    "chat_files",
+    "chat_error_file_url",
+    "chat_error_sound",
     "chat_without_context",
     "chat_everything",
     "chat_document_and_question",

@@ -134,7 +134,11 @@ fn context(create: &Value, case: &Value) -> CaseContext {
     CaseContext {
         initial: create.messages,
         tools: create.tools,
-        history: case.get("history").map(messages).unwrap_or_default(),
+        history: match case.get("remembered") {
+            // With what no client of OpenAI's dialect can say: seals.
+            Some(remembered) => serde_json::from_value(remembered.clone()).unwrap(),
+            None => case.get("history").map(messages).unwrap_or_default(),
+        },
         previous_history: case["previous_history"].as_u64().unwrap_or(0) as usize,
         markers: Markers {
             initial_seconds: seconds("initial"),

@@ -196,6 +196,12 @@ const REASONING: &[Feature] = &[
     Feature::new("`reasoning`: off", "reasoning", |request, _| {
         set(&mut request.reasoning, ReasoningLevel::Off)
     }),
+    Feature::new("`reasoning`: on", "reasoning", |request, _| {
+        set(&mut request.reasoning, ReasoningLevel::On)
+    }),
+    Feature::new("`reasoning`: the most", "reasoning", |request, _| {
+        set(&mut request.reasoning, ReasoningLevel::Max)
+    }),
     Feature::new(
         "`reasoning`: as the model sees fit",
         "reasoning",
@@ -212,12 +218,18 @@ const REASONING: &[Feature] = &[
     Feature::new(
         "`reasoning_effort`, as OpenAI's clients write it",
         "reasoning_effort",
-        |request, _| extra(request, "reasoning_effort", json!("low")),
+        |request, _| {
+            request.reasoning = Some(ReasoningLevel::Low);
+            extra(request, "reasoning_effort", json!("low"))
+        },
     ),
     Feature::new(
         "`thinking`, as Ark's clients write it",
         "thinking",
-        |request, _| extra(request, "thinking", json!({"type": "disabled"})),
+        |request, _| {
+            request.reasoning = Some(ReasoningLevel::Off);
+            extra(request, "thinking", json!({"type": "disabled"}))
+        },
     ),
     Feature::new(
         "reasoning of an earlier answer",

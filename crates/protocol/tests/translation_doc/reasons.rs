@@ -60,20 +60,15 @@ pub(crate) const LEFT_OUT: &[Why] = &[
                 ],
             ),
             ("an image's `detail`", FOREIGN),
+            ("a file's name", &[Gemini]),
             ("`user`, who asks", &[ArkResponses, Gemini, BedrockConverse]),
         ],
     ),
     (
-        "Not translated yet: the API could be told, and the gateway does not do it.",
+        "It is the default there.",
         &[
-            ("`top_k`", FOREIGN),
-            ("`reasoning`: off", ALL),
-            ("`reasoning`: as the model sees fit", ALL),
-            ("`reasoning`: low", ALL),
-            ("`reasoning`: up to so many tokens", ALL),
-            ("`reasoning_effort`, as OpenAI's clients write it", FOREIGN),
             (
-                "reasoning of an earlier answer",
+                "`tool_choice`: `auto`",
                 &[
                     OpenaiResponses,
                     ArkResponses,
@@ -82,31 +77,27 @@ pub(crate) const LEFT_OUT: &[Why] = &[
                     BedrockConverse,
                 ],
             ),
+            ("`reasoning`: on", &[OpenaiChat, OpenaiResponses]),
             (
-                "its seal, if this dialect made it",
-                &[
-                    OpenaiResponses,
-                    ArkResponses,
-                    Anthropic,
-                    Gemini,
-                    BedrockConverse,
-                ],
+                "`reasoning`: as the model sees fit",
+                &[OpenaiChat, OpenaiResponses],
             ),
-            ("`refusal` of an earlier answer", ALL),
         ],
     ),
     (
-        "It is the default there.",
+        "Only reasoning that the provider has sealed itself can go back.",
         &[(
-            "`tool_choice`: `auto`",
-            &[
-                OpenaiResponses,
-                ArkResponses,
-                Anthropic,
-                Gemini,
-                BedrockConverse,
-            ],
+            "reasoning of an earlier answer",
+            &[OpenaiResponses, Anthropic, BedrockConverse],
         )],
+    ),
+    (
+        "Google wants the seal alone.",
+        &[("reasoning of an earlier answer", &[Gemini])],
+    ),
+    (
+        "Ark's models do not read it.",
+        &[("reasoning of an earlier answer", &[ArkResponses])],
     ),
     (
         "The provider refuses the field in messages.",
@@ -132,11 +123,6 @@ pub(crate) const LEFT_OUT: &[Why] = &[
         "Ark fails requests that have fields it does not know.",
         &[
             ("`verbosity`", ARK),
-            (
-                "`reasoning_effort`, as OpenAI's clients write it",
-                &[ArkContext],
-            ),
-            ("`thinking`, as Ark's clients write it", &[ArkContext]),
             ("`safety_identifier`", ARK),
             ("`service_tier`", ARK),
             ("a field that the gateway does not know", ARK),
@@ -146,10 +132,6 @@ pub(crate) const LEFT_OUT: &[Why] = &[
         "The field is another API's, and means nothing there.",
         &[
             ("`verbosity`", FOREIGN),
-            (
-                "`thinking`, as Ark's clients write it",
-                &[OpenaiResponses, Anthropic, Gemini, BedrockConverse],
-            ),
             ("`safety_identifier`", FOREIGN),
             ("`service_tier`", FOREIGN),
             (

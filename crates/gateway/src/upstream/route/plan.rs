@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use holdfast_protocol::ApiError;
 use holdfast_protocol::chat::ToolChoice;
+use holdfast_protocol::compose::ComposedRequest;
 use holdfast_protocol::context::{Context, ContextMode};
 use holdfast_protocol::provider::{CacheRules, Caching, ModelRules, UpstreamDialectName};
 use holdfast_protocol::upstream::{
@@ -14,7 +15,7 @@ use holdfast_protocol::usage::BilledUsage;
 use holdfast_store::{Account, AccountChange, HandleRecord};
 use tokio::sync::OwnedMutexGuard;
 
-use super::Refusal;
+use super::{Refusal, own_words};
 use crate::backend::{ChatWork, PrefixContent};
 use crate::upstream::accounts::trillionths;
 use crate::upstream::answer::Sent;
@@ -43,6 +44,8 @@ pub(super) struct Plan {
     /// The context's last answer there, where its rules want it.
     pub(super) previous_answer: Option<String>,
     pub(super) sent: Sent,
+    /// In place of the composed request, where the upstream refuses the seals in it.
+    pub(super) unsealed: Option<ComposedRequest>,
     /// Keeps others waiting until the first answer has begun.
     first: Option<OwnedMutexGuard<()>>,
 }
@@ -77,10 +80,28 @@ impl Plan {
             history_seconds: None,
             previous_answer: None,
             sent: Sent::Degraded("no_context".to_owned()),
+            unsealed: None,
             first: None,
         };
+        plan.prepare(shared, target, work, home, tenant).await?;
+        let refuses_seals = target.refuses_seals_until.load(Ordering::Relaxed);
+        if (shared.clock)() < refuses_seals && plan.can_unseal(target, work) {
+            plan.unseal(shared, target, work)?;
+        }
+        Ok(plan)
+    }
+
+    /// What the context needs there.
+    async fn prepare(
+        &mut self,
+        shared: &Arc<Shared>,
+        target: &Arc<Target>,
+        work: &ChatWork,
+        home: Option<&str>,
+        tenant: &str,
+    ) -> Result<(), Refusal> {
         let Some(part) = &work.prefix else {
-            return Ok(plan);
+            return Ok(());
         };
         let context = &part.context;
         let stored = part.prepared.upstream().map_err(Refusal::Inexpressible)?;
@@ -89,22 +110,25 @@ impl Plan {
         } else {
             Arc::new(trimmed(stored, work))
         };
-        plan.encoded =
+        self.encoded =
             Some(encode(shared, target, context, &prefix).map_err(Refusal::Inexpressible)?);
-        plan.cache_key = plan.cache_key.map(|_| shared.tenants.key(tenant, context));
-        plan.tier_seconds = target.rules.cache.tier_for(context.ttl_seconds);
-        plan.history_seconds = markers(target, context, &prefix).history_seconds;
-        plan.prefix = Some(Arc::clone(&prefix));
+        self.cache_key = self
+            .cache_key
+            .take()
+            .map(|_| shared.tenants.key(tenant, context));
+        self.tier_seconds = target.rules.cache.tier_for(context.ttl_seconds);
+        self.history_seconds = markers(target, context, &prefix).history_seconds;
+        self.prefix = Some(Arc::clone(&prefix));
         let failover = home.is_some_and(|home| home != target.place);
         match target.rules.cache.caching {
             Caching::Handle => {
-                plan.use_handle(shared, target, work, context, &prefix, failover)
+                self.use_handle(shared, target, work, context, &prefix, failover)
                     .await?;
             }
             Caching::Breakpoint | Caching::Automatic
                 if (shared.clock)() < target.refuses_until.load(Ordering::Relaxed) =>
             {
-                plan.send_plain(shared, target, work, FailureKind::MarkerRefused.as_str())?;
+                self.send_plain(shared, target, work, FailureKind::MarkerRefused.as_str())?;
             }
             Caching::Breakpoint | Caching::Automatic => {
                 let now = (shared.clock)();
@@ -119,15 +143,43 @@ impl Plan {
                         Standing::Unknown(guard) if home.is_some() => (Some("expired"), guard),
                         Standing::Unknown(guard) => (Some("first_use"), guard),
                     };
-                plan.first = first;
+                self.first = first;
                 if target.rules.cache.diagnostics {
-                    plan.previous_answer = shared.warmth.last_answer(&context.id, &target.place);
+                    self.previous_answer = shared.warmth.last_answer(&context.id, &target.place);
                 }
-                plan.sent = Sent::Whole { cold_because };
+                self.sent = Sent::Whole { cold_because };
             }
-            Caching::Replay => plan.sent = Sent::Whole { cold_because: None },
+            Caching::Replay => self.sent = Sent::Whole { cold_because: None },
         }
-        Ok(plan)
+        Ok(())
+    }
+
+    /// Whether there are seals that can be left out.
+    pub(super) fn can_unseal(&self, target: &Target, work: &ChatWork) -> bool {
+        self.unsealed.is_none() && own_words(target, work).is_none() && work.composed.has_seals()
+    }
+
+    /// Sends everything without the seals on reasoning: they are of another account or region.
+    pub(super) fn unseal(
+        &mut self,
+        shared: &Shared,
+        target: &Target,
+        work: &ChatWork,
+    ) -> Result<(), Refusal> {
+        let unsealed = work.composed.without_seals();
+        if let (Some(part), Some(prefix)) = (&work.prefix, &self.prefix) {
+            let prefix = Arc::new(prefix.without_seals());
+            self.prefix = Some(Arc::clone(&prefix));
+            self.encoded = Some(
+                match &self.sent {
+                    Sent::Degraded(_) => plain(shared, target, work, &prefix),
+                    _ => encode(shared, target, &part.context, &prefix),
+                }
+                .map_err(Refusal::Inexpressible)?,
+            );
+        }
+        self.unsealed = Some(unsealed);
+        Ok(())
     }
 
     async fn use_handle(
@@ -250,13 +302,8 @@ impl Plan {
             quirks: target.rules.quirks.clone(),
         });
         if let Some(prefix) = &self.prefix {
-            // Without a field that separates tenants this line has to.
-            let is_isolated = target.upstream.options.isolation == Isolation::Project;
-            let line = is_isolated.then(|| shared.tenants.line(&work.project));
-            let plain = prefix
-                .encode(target, Markers::default(), line.as_deref())
-                .map_err(Refusal::Inexpressible)?;
-            self.encoded = Some(plain);
+            let plain = plain(shared, target, work, prefix);
+            self.encoded = Some(plain.map_err(Refusal::Inexpressible)?);
         }
         Ok(())
     }
@@ -268,6 +315,18 @@ impl Plan {
             with_history: record.turns > 0,
         })
     }
+}
+
+/// The prefix rendered without markers. Without a field that separates tenants a line has to.
+fn plain(
+    shared: &Shared,
+    target: &Target,
+    work: &ChatWork,
+    prefix: &UpstreamPrefix,
+) -> Result<Arc<EncodedPrefix>, ApiError> {
+    let is_isolated = target.upstream.options.isolation == Isolation::Project;
+    let line = is_isolated.then(|| shared.tenants.line(&work.project));
+    prefix.encode(target, Markers::default(), line.as_deref())
 }
 
 /// The prefix rendered for `target`, with markers where it wants them.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::chat::{ContentPart, Message, Role, Tool, ToolCall};
 use crate::dialect::blocks::Origin;
+use crate::dialect::media::{File, Kind, Source};
 use crate::dialect::pieces::elements;
 use crate::error::ApiError;
 use crate::provider::Quirks;
@@ -39,8 +40,20 @@ pub(super) enum Block<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<CacheControl>,
     },
+    /// Never the last one of a message, so that no marker goes on it: the API takes none there.
+    Thinking {
+        thinking: &'a str,
+        signature: &'a str,
+    },
     Image {
-        source: ImageSource<'a>,
+        source: BlockSource<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cache_control: Option<CacheControl>,
+    },
+    Document {
+        source: BlockSource<'a>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        title: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         cache_control: Option<CacheControl>,
     },
@@ -62,7 +75,7 @@ pub(super) enum Block<'a> {
 
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum ImageSource<'a> {
+pub(super) enum BlockSource<'a> {
     Base64 { media_type: &'a str, data: &'a str },
     Url { url: &'a str },
 }
@@ -97,8 +110,10 @@ impl<'a> Block<'a> {
         match self {
             Block::Text { cache_control, .. }
             | Block::Image { cache_control, .. }
+            | Block::Document { cache_control, .. }
             | Block::ToolUse { cache_control, .. }
             | Block::ToolResult { cache_control, .. } => *cache_control = Some(marker),
+            Block::Thinking { .. } => {}
         }
     }
 }
@@ -219,8 +234,19 @@ impl Place {
             Role::User => self.parts(message, quirks),
             Role::Assistant => {
                 let mut blocks = self.texts(message)?;
+                blocks.extend(message.refusal_text().map(Block::text));
                 for (index, call) in message.tool_calls.iter().enumerate() {
                     blocks.push(self.tool_use(index, call)?);
+                }
+                // Thinking alone is no answer.
+                if let Some(signature) = message.seal_of("anthropic").filter(|_| !blocks.is_empty())
+                {
+                    let thinking = message.reasoning.as_deref().unwrap_or_default();
+                    let block = Block::Thinking {
+                        thinking,
+                        signature,
+                    };
+                    blocks.insert(0, block);
                 }
                 Ok(blocks)
             }
@@ -270,11 +296,15 @@ impl Place {
                         cache_control: None,
                     });
                 }
-                ContentPart::File { .. } => {
-                    return Err(self.refuse(
-                        &format!("content[{index}]"),
-                        "is a file, which this model's provider does not take here",
-                    ));
+                ContentPart::File {
+                    url,
+                    media_type,
+                    name,
+                } => {
+                    let document = File::of(url, media_type.as_deref(), name.as_deref())
+                        .and_then(document)
+                        .map_err(|problem| self.refuse(&format!("content[{index}]"), problem))?;
+                    blocks.push(document);
                 }
             }
         }
@@ -328,7 +358,28 @@ fn tool_id(id: &str) -> Cow<'_, str> {
         .into()
 }
 
-fn image_source<'a>(url: &'a str, quirks: &Quirks) -> Result<ImageSource<'a>, &'static str> {
+/// Text is taken as text already, and no other documents are known there.
+fn document(file: File<'_>) -> Result<Block<'_>, &'static str> {
+    let source = match (file.kind(), file.source) {
+        (Kind::Pdf, Source::Base64(data)) => BlockSource::Base64 {
+            media_type: "application/pdf",
+            data,
+        },
+        (Kind::Pdf, Source::Url(url)) => BlockSource::Url { url },
+        _ => {
+            return Err(
+                "must be a PDF or text, because this model's provider takes no other files",
+            );
+        }
+    };
+    Ok(Block::Document {
+        source,
+        title: file.name,
+        cache_control: None,
+    })
+}
+
+fn image_source<'a>(url: &'a str, quirks: &Quirks) -> Result<BlockSource<'a>, &'static str> {
     if !quirks.images {
         return Err("is an image, which this model does not take");
     }
@@ -343,7 +394,7 @@ fn image_source<'a>(url: &'a str, quirks: &Quirks) -> Result<ImageSource<'a>, &'
             "image/jpg" => "image/jpeg",
             media_type => media_type,
         };
-        return Ok(ImageSource::Base64 { media_type, data });
+        return Ok(BlockSource::Base64 { media_type, data });
     }
     if !url.starts_with("https://") {
         return Err("must be a `data:` or `https:` URL");
@@ -351,5 +402,5 @@ fn image_source<'a>(url: &'a str, quirks: &Quirks) -> Result<ImageSource<'a>, &'
     if quirks.inline_images_only {
         return Err("must be a `data:` URL, because this model's provider fetches nothing");
     }
-    Ok(ImageSource::Url { url })
+    Ok(BlockSource::Url { url })
 }

@@ -46,6 +46,8 @@ fn of_invalid_request(message: &str) -> FailureKind {
     let has = |words: &str| message.contains(words);
     if has("cache_control") {
         FailureKind::MarkerRefused
+    } else if has("signature") && has("thinking") {
+        FailureKind::SealRefused
     } else if has("prompt is too long") || has("exceed context limit") || has("context window") {
         FailureKind::PromptTooLong
     } else if has("credit balance") {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::block;
 use super::prefix::asks_for_one_hour;
 use crate::chat::{ResponseFormat, ToolChoice};
-use crate::dialect::blocks::{self, Origin};
+use crate::dialect::blocks::{self, Origin, Thinking, ThinkingOut};
 use crate::dialect::pieces::{Body, elements};
 use crate::error::ApiError;
 use crate::provider::{ModelRules, Prewarm, RequestField};
@@ -50,15 +50,19 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         prefix.tools.clone()
     };
 
+    let thinking = Thinking::of(call, "anthropic");
+    let max_tokens = thinking.max_tokens.or(call.max_tokens);
     let tool_choice = tool_choice_out(&call.composed.tool_choice, request.parallel_tool_calls);
     let mut fields = RequestOut {
         model: call.model,
-        max_tokens: call.max_tokens.unwrap_or(quirks.max_tokens_default),
+        max_tokens: max_tokens.unwrap_or(quirks.max_tokens_default),
+        thinking: thinking.thinking,
         tool_choice: tool_choice.filter(|_| !tools.is_empty()),
         stop_sequences: &request.stop,
         temperature: request.sampling.temperature,
         top_p: request.sampling.top_p,
-        output_config: output_config(&request.response_format, call.rules)?,
+        top_k: request.sampling.top_k,
+        output_config: output_config(&request.response_format, thinking.effort, call.rules)?,
         metadata: request.user.as_deref().map(|user_id| Metadata { user_id }),
         stream: Some(true),
         diagnostics: call.previous_answer.map(|previous_message_id| Diagnostics {
@@ -108,10 +112,12 @@ pub(super) fn encode_hold(call: &HoldCall<'_>) -> Option<HttpCall> {
     let fields = RequestOut {
         model: call.model,
         max_tokens,
+        thinking: None,
         tool_choice,
         stop_sequences: &[],
         temperature: None,
         top_p: None,
+        top_k: None,
         output_config: None,
         metadata: None,
         stream: None,
@@ -148,6 +154,8 @@ struct RequestOut<'a> {
     model: &'a str,
     max_tokens: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<ThinkingOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<ToolChoiceOut<'a>>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     stop_sequences: &'a [String],
@@ -155,6 +163,8 @@ struct RequestOut<'a> {
     temperature: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<OutputConfig<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,7 +189,10 @@ struct Metadata<'a> {
 
 #[derive(Serialize)]
 struct OutputConfig<'a> {
-    format: OutputFormat<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    effort: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    format: Option<OutputFormat<'a>>,
 }
 
 #[derive(Serialize)]
@@ -237,6 +250,8 @@ fn is_own(name: &str) -> bool {
             | "stop_sequences"
             | "temperature"
             | "top_p"
+            | "top_k"
+            | "thinking"
             | "output_config"
             | "metadata"
             | "stream"
@@ -245,17 +260,17 @@ fn is_own(name: &str) -> bool {
 
 fn output_config<'a>(
     format: &'a ResponseFormat,
+    effort: Option<&'static str>,
     rules: &ModelRules,
 ) -> Result<Option<OutputConfig<'a>>, ApiError> {
+    let config = |format| OutputConfig { effort, format };
     match format {
-        ResponseFormat::Text => Ok(None),
+        ResponseFormat::Text => Ok(effort.map(|_| config(None))),
         ResponseFormat::JsonSchema { schema, .. } if rules.quirks.json_schema => {
-            Ok(Some(OutputConfig {
-                format: OutputFormat {
-                    r#type: "json_schema",
-                    schema,
-                },
-            }))
+            Ok(Some(config(Some(OutputFormat {
+                r#type: "json_schema",
+                schema,
+            }))))
         }
         ResponseFormat::JsonSchema { .. } => Err(ApiError::unsupported(
             "response_format",

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::error;
 use super::usage::Counts;
-use crate::chat::{Delta, FinishReason};
+use crate::chat::{Delta, FinishReason, ReasoningSignature};
 use crate::sse;
 use crate::upstream::{AnswerDecoder, AnswerEnd, AnswerEvent, Failure};
 use crate::usage::BilledUsage;
@@ -177,7 +177,13 @@ impl Decoder {
                     );
                 }
             }
-            // Signatures and citations.
+            Some("signature_delta") => {
+                if let Some(seal) = non_empty(&delta["signature"]) {
+                    let signature = ReasoningSignature::new("anthropic", &seal);
+                    push(Delta::ReasoningSignature { signature }, out);
+                }
+            }
+            // Citations.
             _ => {}
         }
     }

@@ -8,11 +8,32 @@ use serde_json::{Map, Value, json};
 
 use crate::chat::{ContentPart, Message, Role, Tool, ToolCall};
 use crate::dialect::blocks::Origin;
+use crate::dialect::media::{File, Source};
 use crate::error::ApiError;
 use crate::provider::Quirks;
 
 /// The longest id of a call that the API takes, characters.
 const TOOL_ID_LENGTH_MAX: usize = 64;
+/// The longest name of a document that is written, characters; the API takes 200.
+const DOCUMENT_NAME_MAX: usize = 180;
+/// What kinds of documents are called, by their media types.
+const DOCUMENTS: &[(&str, &str)] = &[
+    ("application/pdf", "pdf"),
+    ("text/plain", "txt"),
+    ("text/markdown", "md"),
+    ("text/csv", "csv"),
+    ("text/html", "html"),
+    ("application/msword", "doc"),
+    (
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        "docx",
+    ),
+    ("application/vnd.ms-excel", "xls"),
+    (
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        "xlsx",
+    ),
+];
 
 /// A marker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -37,20 +58,41 @@ impl CachePoint {
 #[serde(rename_all = "camelCase")]
 pub(super) enum Block<'a> {
     Text(Cow<'a, str>),
+    ReasoningContent(ReasoningContent<'a>),
     Image(Image<'a>),
+    Document(Document<'a>),
     ToolUse(ToolUse<'a>),
     ToolResult(ToolResult<'a>),
     CachePoint(CachePoint),
 }
 
 #[derive(Serialize)]
-pub(super) struct Image<'a> {
-    format: &'static str,
-    source: ImageSource<'a>,
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReasoningContent<'a> {
+    reasoning_text: ReasoningText<'a>,
 }
 
 #[derive(Serialize)]
-struct ImageSource<'a> {
+struct ReasoningText<'a> {
+    text: &'a str,
+    signature: &'a str,
+}
+
+#[derive(Serialize)]
+pub(super) struct Image<'a> {
+    format: &'static str,
+    source: BlobSource<'a>,
+}
+
+#[derive(Serialize)]
+pub(super) struct Document<'a> {
+    format: &'static str,
+    name: String,
+    source: BlobSource<'a>,
+}
+
+#[derive(Serialize)]
+struct BlobSource<'a> {
     /// Base64.
     bytes: &'a str,
 }
@@ -169,8 +211,19 @@ impl Place {
             Role::User => self.parts(message, quirks),
             Role::Assistant => {
                 let mut blocks = self.texts(message)?;
+                let refusal = message.refusal_text();
+                blocks.extend(refusal.map(|refusal| Block::Text(refusal.into())));
                 for (index, call) in message.tool_calls.iter().enumerate() {
                     blocks.push(self.tool_use(index, call)?);
+                }
+                // Thinking alone is no answer.
+                if let Some(signature) = message.seal_of("bedrock").filter(|_| !blocks.is_empty()) {
+                    let text = message.reasoning.as_deref().unwrap_or_default();
+                    let reasoning_text = ReasoningText { text, signature };
+                    blocks.insert(
+                        0,
+                        Block::ReasoningContent(ReasoningContent { reasoning_text }),
+                    );
                 }
                 Ok(blocks)
             }
@@ -207,23 +260,37 @@ impl Place {
 
     fn parts<'a>(self, message: &'a Message, quirks: &Quirks) -> Result<Vec<Block<'a>>, ApiError> {
         let mut blocks = Vec::new();
+        let mut has_text = false;
         for (index, part) in message.content.iter().enumerate() {
             match part {
                 ContentPart::Text { text } if is_blank(text) => {}
-                ContentPart::Text { text } => blocks.push(Block::Text(text.into())),
+                ContentPart::Text { text } => {
+                    has_text = true;
+                    blocks.push(Block::Text(text.into()));
+                }
                 ContentPart::ImageUrl { url, .. } => {
                     let image = image(url, quirks)
                         .map_err(|problem| self.refuse(&format!("content[{index}]"), problem))?;
                     blocks.push(Block::Image(image));
                 }
-                ContentPart::File { .. } => {
-                    return Err(self.refuse(
-                        &format!("content[{index}]"),
-                        "is a file, which this model's provider does not take here",
-                    ));
+                ContentPart::File {
+                    url,
+                    media_type,
+                    name,
+                } => {
+                    let document = File::of(url, media_type.as_deref(), name.as_deref())
+                        .and_then(document)
+                        .map_err(|problem| self.refuse(&format!("content[{index}]"), problem))?;
+                    blocks.push(Block::Document(document));
                 }
             }
         }
+        // The API takes no message of documents without a text.
+        let named = blocks.iter().find_map(|block| match block {
+            Block::Document(document) if !has_text => Some(document.name.clone()),
+            _ => None,
+        });
+        blocks.extend(named.map(|name| Block::Text(name.into())));
         Ok(blocks)
     }
 
@@ -276,6 +343,47 @@ fn tool_id(id: &str) -> Cow<'_, str> {
         .into()
 }
 
+fn document(file: File<'_>) -> Result<Document<'_>, &'static str> {
+    let Source::Base64(bytes) = file.source else {
+        return Err(
+            "must be a `data:` URL in base64, because this model's provider fetches nothing",
+        );
+    };
+    let media_type = file.media_type.unwrap_or_default().to_ascii_lowercase();
+    let format = DOCUMENTS.iter().find(|(known, _)| *known == media_type);
+    let (_, format) = format.ok_or(
+        "must be a PDF, text, CSV, HTML, Markdown, Word or Excel document: this model's provider takes no other files",
+    )?;
+    Ok(Document {
+        format,
+        name: document_name(&file, bytes),
+        source: BlobSource { bytes },
+    })
+}
+
+/// The API allows few characters in names and each name once, so what the document holds is in it, too. It is the same
+/// on every turn.
+fn document_name(file: &File<'_>, bytes: &str) -> String {
+    let is_allowed = |symbol: &char| {
+        symbol.is_ascii_alphanumeric() || matches!(symbol, ' ' | '-' | '(' | ')' | '[' | ']')
+    };
+    let name = file.file_name();
+    let name = name.rsplit_once('.').map_or(&*name, |(name, _)| name);
+    let symbols = name
+        .chars()
+        .map(|symbol| Some(symbol).filter(is_allowed).unwrap_or(' '));
+    let name: String = symbols.take(DOCUMENT_NAME_MAX).collect();
+    let mut words: Vec<&str> = name.split_whitespace().collect();
+    if words.is_empty() {
+        words.push("document");
+    }
+    // FNV-1a.
+    let digest = bytes.bytes().fold(0x811c_9dc5_u32, |digest, byte| {
+        (digest ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    format!("{} {digest:08x}", words.join(" "))
+}
+
 fn image<'a>(url: &'a str, quirks: &Quirks) -> Result<Image<'a>, &'static str> {
     if !quirks.images {
         return Err("is an image, which this model does not take");
@@ -296,6 +404,6 @@ fn image<'a>(url: &'a str, quirks: &Quirks) -> Result<Image<'a>, &'static str> {
     };
     Ok(Image {
         format,
-        source: ImageSource { bytes },
+        source: BlobSource { bytes },
     })
 }

@@ -67,6 +67,8 @@ fn of_validation(message: &str) -> FailureKind {
     let has = |words: &str| message.contains(words);
     if has("prompt caching") || has("cachepoint") || has("cache_control") || has("cache point") {
         FailureKind::MarkerRefused
+    } else if has("signature") && has("thinking") {
+        FailureKind::SealRefused
     } else if has("too long") || has("too many input tokens") || has("exceed context limit") {
         FailureKind::PromptTooLong
     } else if has("model identifier") || has("on-demand throughput") {

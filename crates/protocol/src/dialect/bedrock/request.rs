@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::block;
 use super::prefix::{self, Speaker};
 use crate::chat::{ChatRequest, Message, ResponseFormat, Role, ToolChoice};
-use crate::dialect::blocks::{self, Origin};
+use crate::dialect::blocks::{self, Origin, Thinking, ThinkingOut};
 use crate::dialect::pieces::{Body, elements, segment};
 use crate::error::ApiError;
 use crate::provider::{ModelRules, Prewarm, RequestField};
@@ -54,8 +54,9 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         let unknown = request.extra.iter().filter(|(name, _)| !is_own(name));
         others.extend(unknown.map(|(name, value)| (name.clone(), value.clone())));
     }
+    let thinking = Thinking::of(call, "bedrock");
     let inference_config = InferenceConfig {
-        max_tokens: call.max_tokens,
+        max_tokens: thinking.max_tokens.or(call.max_tokens),
         temperature: request.sampling.temperature,
         top_p: request.sampling.top_p,
         stop_sequences: &request.stop,
@@ -64,6 +65,12 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         tool_config: tool_config(&tools, tool_choice)?,
         inference_config: Some(inference_config).filter(|config| !config.is_empty()),
         output_config: output_config(&request.response_format, call.rules)?,
+        additional_model_request_fields: ModelFields {
+            thinking: thinking.thinking,
+            output_config: thinking.effort.map(|effort| Effort { effort }),
+            top_k: request.sampling.top_k.filter(|_| quirks.top_k),
+        }
+        .unless_empty(),
         others,
     };
     let messages = prefix::open([&prefix.initial, &prefix.history, &new]);
@@ -107,6 +114,7 @@ pub(super) fn encode_hold(call: &HoldCall<'_>) -> Result<Option<HttpCall>, ApiEr
             stop_sequences: &[],
         }),
         output_config: None,
+        additional_model_request_fields: None,
         others: Map::new(),
     };
     let messages = prefix::open([&prefix.initial, &prefix.history, &last]);
@@ -139,8 +147,34 @@ struct RequestOut<'a> {
     inference_config: Option<InferenceConfig<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     output_config: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    additional_model_request_fields: Option<ModelFields>,
     #[serde(flatten)]
     others: Map<String, Value>,
+}
+
+/// What Claudes know and Converse does not, in Anthropic's own names.
+#[derive(Serialize)]
+struct ModelFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking: Option<ThinkingOut>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_config: Option<Effort>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct Effort {
+    effort: &'static str,
+}
+
+impl ModelFields {
+    fn unless_empty(self) -> Option<Self> {
+        let is_empty =
+            self.thinking.is_none() && self.output_config.is_none() && self.top_k.is_none();
+        (!is_empty).then_some(self)
+    }
 }
 
 #[derive(Serialize)]
@@ -177,7 +211,12 @@ impl InferenceConfig<'_> {
 fn is_own(name: &str) -> bool {
     matches!(
         name,
-        "system" | "messages" | "toolConfig" | "inferenceConfig" | "outputConfig"
+        "system"
+            | "messages"
+            | "toolConfig"
+            | "inferenceConfig"
+            | "outputConfig"
+            | "additionalModelRequestFields"
     )
 }
 

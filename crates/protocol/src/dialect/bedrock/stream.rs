@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::frame::{Frame, FrameDecoder};
 use super::{error, usage};
-use crate::chat::{Delta, FinishReason};
+use crate::chat::{Delta, FinishReason, ReasoningSignature};
 use crate::upstream::{AnswerDecoder, AnswerEnd, AnswerEvent, Failure, FailureKind};
 use crate::usage::BilledUsage;
 
@@ -138,6 +138,10 @@ impl Decoder {
         }
         if let Some(text) = non_empty(&delta["reasoningContent"]["text"]) {
             push(Delta::Reasoning { text }, out);
+        }
+        if let Some(seal) = non_empty(&delta["reasoningContent"]["signature"]) {
+            let signature = ReasoningSignature::new("bedrock", &seal);
+            push(Delta::ReasoningSignature { signature }, out);
         }
         let call = body["contentBlockIndex"]
             .as_u64()

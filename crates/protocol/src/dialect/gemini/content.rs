@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 
 use super::call_id;
 use crate::chat::{ContentPart, Message, Role};
+use crate::dialect::media;
 use crate::dialect::pieces::elements;
 use crate::error::{ApiError, ErrorKind};
 use crate::provider::Quirks;
@@ -23,6 +24,8 @@ struct Content<'a> {
 enum Part<'a> {
     Text {
         text: String,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        thought_signature: Option<&'a str>,
     },
     Inline {
         inline_data: Inline<'a>,
@@ -51,8 +54,17 @@ struct Inline<'a> {
 #[serde(rename_all = "camelCase")]
 struct File<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    mime_type: Option<&'static str>,
+    mime_type: Option<&'a str>,
     file_uri: &'a str,
+}
+
+impl Part<'_> {
+    fn text(text: impl Into<String>) -> Self {
+        Part::Text {
+            text: text.into(),
+            thought_signature: None,
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -129,15 +141,13 @@ pub(super) fn system_parts(
 ) -> Result<Bytes, ApiError> {
     let mut parts = Vec::new();
     if let Some(line) = tenant_line {
-        parts.push(Part::Text {
-            text: line.to_owned(),
-        });
+        parts.push(Part::text(line));
     }
     for (index, message) in messages.iter().enumerate() {
         for part in &message.content {
             match part {
                 ContentPart::Text { text } if text.is_empty() => {}
-                ContentPart::Text { text } => parts.push(Part::Text { text: text.clone() }),
+                ContentPart::Text { text } => parts.push(Part::text(text)),
                 ContentPart::ImageUrl { .. } | ContentPart::File { .. } => {
                     return Err(image_misplaced(index, "system messages"));
                 }
@@ -194,9 +204,10 @@ fn wrapped_system<'a>(message: &Message, index: usize) -> Result<Part<'a>, ApiEr
     if message.has_media() {
         return Err(image_misplaced(index, "system messages"));
     }
-    Ok(Part::Text {
-        text: format!("<system>{}</system>", message.joined_text()),
-    })
+    Ok(Part::text(format!(
+        "<system>{}</system>",
+        message.joined_text()
+    )))
 }
 
 fn user_parts<'a>(
@@ -206,9 +217,7 @@ fn user_parts<'a>(
 ) -> Result<Vec<Part<'a>>, ApiError> {
     let mut parts = said_parts(message, index, quirks)?;
     if parts.is_empty() {
-        parts.push(Part::Text {
-            text: String::new(),
-        });
+        parts.push(Part::text(""));
     }
     Ok(parts)
 }
@@ -225,14 +234,22 @@ fn said_parts<'a>(
         .enumerate()
         .filter(|(_, part)| !matches!(part, ContentPart::Text { text } if text.is_empty()))
         .map(|(position, part)| match part {
-            ContentPart::Text { text } => Ok(Part::Text { text: text.clone() }),
-            ContentPart::ImageUrl { url, .. } => image_part(url, quirks).map_err(|problem| {
+            ContentPart::Text { text } => Ok(Part::text(text)),
+            ContentPart::ImageUrl { url, .. } => {
+                image_part(url, quirks).map_err(|problem| (position, problem))
+            }
+            ContentPart::File {
+                url,
+                media_type,
+                name,
+            } => media::File::of(url, media_type.as_deref(), name.as_deref())
+                .and_then(file_part)
+                .map_err(|problem| (position, problem)),
+        })
+        .map(|part| {
+            part.map_err(|(position, problem)| {
                 ApiError::unsupported(&format!("messages[{index}].content[{position}]"), problem)
-            }),
-            ContentPart::File { .. } => Err(ApiError::unsupported(
-                &format!("messages[{index}].content[{position}]"),
-                "is a file, which this model's provider does not take here",
-            )),
+            })
         })
         .collect()
 }
@@ -243,6 +260,10 @@ fn assistant_parts<'a>(
     quirks: &Quirks,
 ) -> Result<Vec<Part<'a>>, ApiError> {
     let mut parts = said_parts(message, index, quirks)?;
+    parts.extend(message.refusal_text().map(Part::text));
+    if let Some(seal) = message.seal_of("gemini") {
+        seal_last_text(&mut parts, seal);
+    }
     for call in &message.tool_calls {
         let carried = call_id::decode(&call.id);
         let args = match object(&call.arguments) {
@@ -261,6 +282,23 @@ fn assistant_parts<'a>(
         });
     }
     Ok(parts)
+}
+
+/// The seal of the thoughts before an answer's text comes with the text's last part, or with a part of its own.
+fn seal_last_text<'a>(parts: &mut Vec<Part<'a>>, seal: &'a str) {
+    let last = parts.iter_mut().rev().find_map(|part| match part {
+        Part::Text {
+            thought_signature, ..
+        } => Some(thought_signature),
+        _ => None,
+    });
+    match last {
+        Some(signature) => *signature = Some(seal),
+        None => parts.push(Part::Text {
+            text: String::new(),
+            thought_signature: Some(seal),
+        }),
+    }
 }
 
 fn result_part<'a>(
@@ -335,24 +373,29 @@ fn image_part<'a>(url: &'a str, quirks: &Quirks) -> Result<Part<'a>, &'static st
     }
     Ok(Part::File {
         file_data: File {
-            mime_type: mime_type_of(url),
+            // Vertex AI does not look for itself.
+            mime_type: media::type_of_name(url),
             file_uri: url,
         },
     })
 }
 
-/// By the ending of the URL's path; Vertex AI does not look for itself.
-pub(super) fn mime_type_of(url: &str) -> Option<&'static str> {
-    let path = url.split(['?', '#']).next().unwrap_or_default();
-    let (_, ending) = path.rsplit_once('.')?;
-    match ending.to_ascii_lowercase().as_str() {
-        "png" => Some("image/png"),
-        "jpg" | "jpeg" => Some("image/jpeg"),
-        "webp" => Some("image/webp"),
-        "gif" => Some("image/gif"),
-        "heic" => Some("image/heic"),
-        "heif" => Some("image/heif"),
-        _ => None,
+/// Documents, sound and video; the API has one form for all of them.
+fn file_part(file: media::File<'_>) -> Result<Part<'_>, &'static str> {
+    let named = "is of a kind that nobody names: give it a media type or a name with an ending";
+    match file.source {
+        media::Source::Base64(data) => Ok(Part::Inline {
+            inline_data: Inline {
+                mime_type: file.media_type.ok_or(named)?,
+                data,
+            },
+        }),
+        media::Source::Url(file_uri) => Ok(Part::File {
+            file_data: File {
+                mime_type: Some(file.media_type.ok_or(named)?),
+                file_uri,
+            },
+        }),
     }
 }
 

@@ -97,6 +97,9 @@ impl GoogleError {
                 return Some(FailureKind::PrefixTooSmall);
             }
         }
+        if status == 400 && text.contains("thought") && text.contains("signature") {
+            return Some(FailureKind::SealRefused);
+        }
         if status == 400 && (has_reason("API_KEY_INVALID") || text.contains("api key not valid")) {
             return Some(FailureKind::Unauthorized);
         }

@@ -6,10 +6,10 @@ use serde_json::Value;
 
 use super::content::{Calls, contents, leading_system, system_parts};
 use super::{model_resource, schema};
-use crate::chat::{ChatRequest, ResponseFormat, Role, Tool, ToolChoice};
+use crate::chat::{ChatRequest, ReasoningLevel, ResponseFormat, Role, Tool, ToolChoice};
 use crate::dialect::pieces::{Body, elements};
 use crate::error::ApiError;
-use crate::provider::ModelRules;
+use crate::provider::{ModelRules, ReasoningControl};
 use crate::upstream::{ChatCall, EncodedPrefix, HttpCall, PrefixParts};
 
 pub(super) fn encode_prefix(
@@ -68,7 +68,8 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
     };
     let new = contents(rest, system.len(), &mut calls, quirks)?;
     let prefix = call.prefix.unwrap_or(&own);
-    let generation_config = generation_config(&composed.request, call.max_tokens)?;
+    let generation_config =
+        generation_config(&composed.request, call.max_tokens, quirks.reasoning)?;
 
     let body = match call.handle {
         Some(handle) => {
@@ -205,6 +206,8 @@ struct GenerationConfig<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    top_k: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     candidate_count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     max_output_tokens: Option<u32>,
@@ -224,6 +227,52 @@ struct GenerationConfig<'a> {
     response_mime_type: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     response_json_schema: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_config: Option<ThinkingConfig>,
+}
+
+/// One of budget and level, or neither.
+#[derive(Serialize, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+struct ThinkingConfig {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_budget: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    thinking_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    include_thoughts: Option<bool>,
+}
+
+/// Whoever asks for reasoning gets to see what there is of it: other dialects have no switch for that.
+fn thinking_config(level: ReasoningLevel, control: ReasoningControl) -> Option<ThinkingConfig> {
+    let config = ThinkingConfig {
+        include_thoughts: (level != ReasoningLevel::Off).then_some(true),
+        ..ThinkingConfig::default()
+    };
+    match control {
+        ReasoningControl::Budget {
+            min,
+            max,
+            can_be_off,
+        } => {
+            let budget = match (level, level.budget_tokens()) {
+                (ReasoningLevel::Off, _) if can_be_off => 0,
+                (ReasoningLevel::Off, _) => i64::from(min),
+                (_, Some(tokens)) => i64::from(tokens.clamp(min, max)),
+                // As the model sees fit.
+                (_, None) => -1,
+            };
+            Some(ThinkingConfig {
+                thinking_budget: Some(budget),
+                ..config
+            })
+        }
+        ReasoningControl::Effort(known) => Some(ThinkingConfig {
+            thinking_level: level.effort(known).map(str::to_uppercase),
+            ..config
+        }),
+        _ => None,
+    }
 }
 
 fn is_default(config: &GenerationConfig<'_>) -> bool {
@@ -233,6 +282,7 @@ fn is_default(config: &GenerationConfig<'_>) -> bool {
 fn generation_config(
     request: &ChatRequest,
     max_tokens: Option<u32>,
+    control: ReasoningControl,
 ) -> Result<GenerationConfig<'_>, ApiError> {
     let sampling = &request.sampling;
     if !sampling.logit_bias.is_empty() {
@@ -254,6 +304,7 @@ fn generation_config(
     Ok(GenerationConfig {
         temperature: sampling.temperature,
         top_p: sampling.top_p,
+        top_k: sampling.top_k,
         candidate_count: (request.choices != 1).then_some(request.choices),
         max_output_tokens: max_tokens,
         stop_sequences: &request.stop,
@@ -264,5 +315,8 @@ fn generation_config(
         logprobs: request.logprobs.filter(|top| *top > 0),
         response_mime_type,
         response_json_schema,
+        thinking_config: request
+            .reasoning
+            .and_then(|level| thinking_config(level, control)),
     })
 }

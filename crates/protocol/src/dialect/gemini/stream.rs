@@ -10,7 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::{call_id, error};
-use crate::chat::{Delta, FinishReason, TokenLogprob};
+use crate::chat::{Delta, FinishReason, ReasoningSignature, TokenLogprob};
 use crate::sse;
 use crate::upstream::{AnswerDecoder, AnswerEnd, AnswerEvent, Failure, FailureKind};
 use crate::usage::BilledUsage;
@@ -212,9 +212,15 @@ impl GeminiDecoder {
                     },
                 });
             }
-            if let Some(call) = part.function_call {
-                let signature = part.thought_signature.as_deref();
-                self.call(choice, call, signature, &mut deltas);
+            let signature = part.thought_signature.filter(|seal| !seal.is_empty());
+            match (part.function_call, signature) {
+                (Some(call), signature) => {
+                    self.call(choice, call, signature.as_deref(), &mut deltas);
+                }
+                (None, Some(seal)) => deltas.push(Delta::ReasoningSignature {
+                    signature: ReasoningSignature::new("gemini", &seal),
+                }),
+                (None, None) => {}
             }
         }
         if !logprobs.is_empty() {
@@ -246,7 +252,7 @@ impl GeminiDecoder {
             call.id.as_deref().filter(|id| !id.is_empty()),
             self.response_id.as_deref(),
             self.calls,
-            signature.filter(|signature| !signature.is_empty()),
+            signature,
         );
         self.calls += 1;
         let calls = &mut self.choices.entry(choice).or_default().calls;

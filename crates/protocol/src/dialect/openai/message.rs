@@ -1,5 +1,7 @@
 //! Messages: from clients, and to upstreams of this dialect.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::Value;
 
@@ -7,6 +9,7 @@ use super::MESSAGES_MAX;
 use crate::chat::{CachePoint, ContentPart, Message, Role, ToolCall};
 use crate::dialect::cache::{self, Cuts};
 use crate::dialect::fields::Fields;
+use crate::dialect::media::{self, File, Kind, Source};
 use crate::error::{ApiError, ErrorKind};
 use crate::provider::{Marker, Quirks};
 
@@ -169,11 +172,13 @@ fn decode_file(mut fields: Fields) -> Result<ContentPart, ApiError> {
             "names a file that the gateway does not have: send `file_data`",
         ));
     }
-    Ok(ContentPart::File {
-        url: file.required_string("file_data")?,
-        media_type: None,
-        name: file.string("filename")?,
-    })
+    let name = file.string("filename")?;
+    let data = file.required_string("file_data")?;
+    Ok(media::part(
+        media::url_of_data(data, name.as_deref()),
+        None,
+        name,
+    ))
 }
 
 fn decode_audio(mut fields: Fields) -> Result<ContentPart, ApiError> {
@@ -240,17 +245,29 @@ pub(super) fn check_message(
     path: impl Fn() -> String,
 ) -> Result<(), ApiError> {
     for (index, part) in message.content.iter().enumerate() {
-        let url = match part {
-            ContentPart::Text { .. } => continue,
-            ContentPart::ImageUrl { url, .. } | ContentPart::File { url, .. } => url,
+        let problem = match part {
+            ContentPart::Text { .. } => None,
+            ContentPart::ImageUrl { .. } if !quirks.images => {
+                Some("is an image, which this model's provider does not take")
+            }
+            ContentPart::ImageUrl { url, .. }
+                if quirks.inline_images_only && !url.starts_with("data:") =>
+            {
+                Some("must be sent inline (`data:`): this model's provider fetches no images")
+            }
+            ContentPart::ImageUrl { .. } => None,
+            ContentPart::File { .. } if message.role != Role::User => {
+                Some("is a file, which this model's provider takes in user messages only")
+            }
+            ContentPart::File {
+                url,
+                media_type,
+                name,
+            } => File::of(url, media_type.as_deref(), name.as_deref())
+                .and_then(|file| file_out(file, quirks))
+                .err(),
         };
-        let problem = if matches!(part, ContentPart::File { .. }) {
-            "is a file, which this model's provider does not take here"
-        } else if !quirks.images {
-            "is an image, which this model's provider does not take"
-        } else if quirks.inline_images_only && !url.starts_with("data:") {
-            "must be sent inline (`data:`): this model's provider fetches no images"
-        } else {
+        let Some(problem) = problem else {
             continue;
         };
         let part = format!("{}.content[{index}]", path());
@@ -301,19 +318,37 @@ struct PartOut<'a> {
     prompt_cache_breakpoint: Option<BreakpointOut>,
 }
 
+impl<'a> PartOut<'a> {
+    /// Without a marker.
+    fn plain(block: BlockOut<'a>) -> Self {
+        PartOut {
+            block,
+            cache_control: None,
+            prompt_cache_breakpoint: None,
+        }
+    }
+}
+
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum BlockOut<'a> {
     Text { text: &'a str },
     ImageUrl { image_url: ImageOut<'a> },
     File { file: FileOut<'a> },
+    InputAudio { input_audio: AudioOut<'a> },
 }
 
 #[derive(Serialize)]
 struct FileOut<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    filename: Option<&'a str>,
-    file_data: &'a str,
+    filename: Cow<'a, str>,
+    /// A `data:` URL.
+    file_data: String,
+}
+
+#[derive(Serialize)]
+struct AudioOut<'a> {
+    data: &'a str,
+    format: &'static str,
 }
 
 #[derive(Serialize)]
@@ -362,10 +397,17 @@ pub(super) fn message_out<'a>(
             Role::Developer if !quirks.developer_role => Role::System.as_str(),
             role => role.as_str(),
         },
-        content: match &message.content[..] {
-            [] => None,
-            [ContentPart::Text { text }] if marked.is_none() => Some(ContentOut::Text(text)),
-            parts => Some(ContentOut::Parts(parts_out(parts, marked))),
+        content: match (&message.content[..], message.refusal_text()) {
+            ([], None) => None,
+            ([], Some(refusal)) => Some(ContentOut::Text(refusal)),
+            ([ContentPart::Text { text }], None) if marked.is_none() => {
+                Some(ContentOut::Text(text))
+            }
+            (parts, refusal) => {
+                let mut parts = parts_out(parts, marked, quirks);
+                parts.extend(refusal.map(|text| PartOut::plain(BlockOut::Text { text })));
+                Some(ContentOut::Parts(parts))
+            }
         },
         name: message.name.as_deref(),
         reasoning_content: message
@@ -377,7 +419,11 @@ pub(super) fn message_out<'a>(
     }
 }
 
-fn parts_out(parts: &[ContentPart], marked: Option<(usize, Mark)>) -> Vec<PartOut<'_>> {
+fn parts_out<'a>(
+    parts: &'a [ContentPart],
+    marked: Option<(usize, Mark)>,
+    quirks: &Quirks,
+) -> Vec<PartOut<'a>> {
     parts
         .iter()
         .enumerate()
@@ -385,7 +431,7 @@ fn parts_out(parts: &[ContentPart], marked: Option<(usize, Mark)>) -> Vec<PartOu
             let mark = marked.and_then(|(at, mark)| (at == index).then_some(mark));
             let mark_of = |marker| mark.filter(|mark| mark.marker == marker);
             PartOut {
-                block: block_out(part),
+                block: block_out(part, quirks),
                 cache_control: mark_of(Marker::CacheControl).map(|mark| CacheControlOut {
                     r#type: "ephemeral",
                     ttl: mark.ttl,
@@ -401,7 +447,7 @@ fn parts_out(parts: &[ContentPart], marked: Option<(usize, Mark)>) -> Vec<PartOu
         .collect()
 }
 
-fn block_out(part: &ContentPart) -> BlockOut<'_> {
+fn block_out<'a>(part: &'a ContentPart, quirks: &Quirks) -> BlockOut<'a> {
     match part {
         ContentPart::Text { text } => BlockOut::Text { text },
         ContentPart::ImageUrl { url, detail } => BlockOut::ImageUrl {
@@ -410,12 +456,51 @@ fn block_out(part: &ContentPart) -> BlockOut<'_> {
                 detail: detail.as_deref(),
             },
         },
-        ContentPart::File { url, name, .. } => BlockOut::File {
-            file: FileOut {
-                filename: name.as_deref(),
-                file_data: url,
+        // What can't be sent was refused by `check_message`; an upstream would say so of an empty text.
+        ContentPart::File {
+            url,
+            media_type,
+            name,
+        } => File::of(url, media_type.as_deref(), name.as_deref())
+            .and_then(|file| file_out(file, quirks))
+            .unwrap_or(BlockOut::Text { text: "" }),
+    }
+}
+
+fn file_out<'a>(file: File<'a>, quirks: &Quirks) -> Result<BlockOut<'a>, &'static str> {
+    let Source::Base64(data) = file.source else {
+        return Err("must be a `data:` URL, because this model's provider fetches no files");
+    };
+    match (file.kind(), file.media_type) {
+        (Kind::Sound, _) if !quirks.sound => {
+            Err("is sound, which this model's provider does not take")
+        }
+        (Kind::Sound, Some(media_type)) => Ok(BlockOut::InputAudio {
+            input_audio: AudioOut {
+                data,
+                format: sound_format(media_type)
+                    .ok_or("is sound that this model's provider does not take: send wav or mp3")?,
             },
-        },
+        }),
+        (Kind::Video, _) => Err("is a video, which this model's provider does not take"),
+        _ if !quirks.documents => Err("is a document, which this model's provider does not take"),
+        (_, None) => {
+            Err("is a document of a kind that nobody names: give it a media type or a name")
+        }
+        (_, Some(media_type)) => Ok(BlockOut::File {
+            file: FileOut {
+                filename: file.file_name(),
+                file_data: format!("data:{media_type};base64,{data}"),
+            },
+        }),
+    }
+}
+
+fn sound_format(media_type: &str) -> Option<&'static str> {
+    match media_type.to_ascii_lowercase().as_str() {
+        "audio/wav" | "audio/x-wav" | "audio/wave" | "audio/vnd.wave" => Some("wav"),
+        "audio/mp3" | "audio/mpeg" => Some("mp3"),
+        _ => None,
     }
 }
 

@@ -1,8 +1,9 @@
 //! Chat requests of clients.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::message::decode_marked;
+use super::reasoning;
 use super::tools::{decode_tool_choice, decode_tools};
 use super::without_models_prefix;
 use crate::chat::{CacheRequest, ChatRequest, ResponseFormat, Sampling};
@@ -62,7 +63,11 @@ pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
         extra: fields.rest(),
     };
     // The fields stay where they are, for upstreams of this dialect.
-    request.cache = cache::request(points, &request.extra);
+    request.reasoning = reasoning::asked(&request.extra);
+    request.sampling.top_k = top_k(&request.extra);
+    if request.context_id.is_none() {
+        request.cache = cache::request(points, &request.extra);
+    }
     Ok(request)
 }
 
@@ -76,6 +81,12 @@ pub(super) fn decode_sampling(fields: &mut Fields) -> Result<Sampling, ApiError>
         seed: fields.integer("seed", i64::MIN..=i64::MAX)?,
         logit_bias: decode_logit_bias(fields)?,
     })
+}
+
+/// `top_k`, which OpenAI does not know and many of its imitators do; 0 and less are their words for no limit.
+fn top_k(extra: &Map<String, Value>) -> Option<u32> {
+    let wanted = extra.get("top_k")?.as_u64()?;
+    u32::try_from(wanted).ok().filter(|wanted| *wanted > 0)
 }
 
 fn decode_logit_bias(fields: &mut Fields) -> Result<Vec<(u32, f32)>, ApiError> {

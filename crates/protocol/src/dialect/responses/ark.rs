@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::items::{Flavour, Marks, history_refused, items, joined, system_item};
-use super::options::{Asked, ToolChoiceOut, extra, tool_choice, tools};
+use super::options::{Asked, ThinkingOut, ToolChoiceOut, thinking, tool_choice, tools};
 use super::stream::ResponsesDecoder;
 use super::{PATH, error, usage};
 use crate::chat::ResponseFormat;
@@ -37,7 +37,7 @@ struct Rest<'a> {
     #[serde(flatten)]
     asked: Asked<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    thinking: Option<&'a Value>,
+    thinking: Option<ThinkingOut>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tool_choice: Option<ToolChoiceOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -93,6 +93,7 @@ impl UpstreamDialect for ArkResponses {
             Flavour::Ark,
             &call.rules.quirks,
         )?;
+        let control = call.rules.quirks.reasoning;
         let empty = EncodedPrefix::default();
         let prefix = call.prefix.unwrap_or(&empty);
         let nothing = Bytes::new();
@@ -133,8 +134,8 @@ impl UpstreamDialect for ArkResponses {
                     prefix: None,
                 }),
                 expire_at: call.chain.map(|chain| chain.expires_at_seconds),
-                asked: Asked::of(request, call.max_tokens, Flavour::Ark)?,
-                thinking: extra(&request.extra, "thinking"),
+                asked: Asked::of(request, call.max_tokens, Flavour::Ark, control)?,
+                thinking: thinking(request),
                 tool_choice: tool_choice(&composed.tool_choice).filter(|_| has_tools),
                 parallel_tool_calls: request.parallel_tool_calls.filter(|_| has_tools),
             });

@@ -119,6 +119,9 @@ impl Said {
         if has_any(text, &["context window", "maximum context length"]) {
             return Some(FailureKind::PromptTooLong);
         }
+        if self.code == "invalid_encrypted_content" || text.contains("encrypted content") {
+            return Some(FailureKind::SealRefused);
+        }
         if self.names("prompt_cache") || text.contains("prompt_cache") {
             return Some(FailureKind::MarkerRefused);
         }

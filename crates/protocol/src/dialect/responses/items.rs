@@ -1,9 +1,12 @@
 //! Messages as items of `input`.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Serialize;
 
 use crate::chat::{ContentPart, Message, Role, ToolCall};
+use crate::dialect::media::{File, Kind, Source};
 use crate::dialect::pieces::elements;
 use crate::error::ApiError;
 use crate::provider::Quirks;
@@ -44,6 +47,12 @@ enum Item<'a> {
         call_id: &'a str,
         output: Content<'a>,
     },
+    /// Always before what it led to: the API refuses it alone.
+    Reasoning {
+        r#type: &'static str,
+        summary: Vec<Block<'a>>,
+        encrypted_content: &'a str,
+    },
 }
 
 #[derive(Serialize)]
@@ -58,6 +67,19 @@ struct Block<'a> {
     r#type: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filename: Option<Cow<'a, str>>,
+    /// A `data:` URL.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_data: Option<Cow<'a, str>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    video_url: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     image_url: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -190,7 +212,8 @@ impl<'a> Writer<'a, '_> {
             Role::Developer => out.push(self.message_item("system")?),
             Role::User => out.push(self.message_item("user")?),
             Role::Assistant => {
-                if !self.message.content.is_empty() {
+                out.extend(self.reasoning_item());
+                if !self.message.content.is_empty() || self.message.refusal_text().is_some() {
                     out.push(self.message_item("assistant")?);
                 }
                 out.extend(self.message.tool_calls.iter().map(call_item));
@@ -200,15 +223,54 @@ impl<'a> Writer<'a, '_> {
         Ok(())
     }
 
+    /// Sealed reasoning, which OpenAI alone can read. Reasoning alone is no answer.
+    fn reasoning_item(&self) -> Option<Item<'a>> {
+        let message = self.message;
+        let says_nothing = message.content.is_empty()
+            && message.refusal_text().is_none()
+            && message.tool_calls.is_empty();
+        if self.flavour != Flavour::OpenAi || says_nothing {
+            return None;
+        }
+        let encrypted_content = message.seal_of("responses")?;
+        let text = message.reasoning.as_deref();
+        let summary = text.filter(|text| !text.is_empty()).map(|text| Block {
+            r#type: "summary_text",
+            text: Some(text),
+            ..Block::default()
+        });
+        Some(Item::Reasoning {
+            r#type: "reasoning",
+            summary: summary.into_iter().collect(),
+            encrypted_content,
+        })
+    }
+
     fn message_item(&self, role: &'static str) -> Result<Item<'a>, ApiError> {
-        let content = match (&self.message.content[..], self.flavour) {
-            ([ContentPart::Text { text }], Flavour::Ark) => Content::Text(text.clone()),
+        let refusal = self.message.refusal_text();
+        let content = match (&self.message.content[..], refusal, self.flavour) {
+            ([ContentPart::Text { text }], None, Flavour::Ark) => Content::Text(text.clone()),
+            ([], Some(refusal), Flavour::Ark) => Content::Text(refusal.to_owned()),
             // Ark calls the blocks of an answer input, too.
-            (_, Flavour::Ark) => Content::Blocks(self.blocks("input_text")?),
-            (_, Flavour::OpenAi) if role == "assistant" => {
-                Content::Blocks(self.blocks("output_text")?)
+            (_, refusal, Flavour::Ark) => {
+                let mut blocks = self.blocks("input_text")?;
+                blocks.extend(refusal.map(|refusal| Block {
+                    r#type: "input_text",
+                    text: Some(refusal),
+                    ..Block::default()
+                }));
+                Content::Blocks(blocks)
             }
-            (_, Flavour::OpenAi) => Content::Blocks(self.blocks("input_text")?),
+            (_, refusal, Flavour::OpenAi) if role == "assistant" => {
+                let mut blocks = self.blocks("output_text")?;
+                blocks.extend(refusal.map(|refusal| Block {
+                    r#type: "refusal",
+                    refusal: Some(refusal),
+                    ..Block::default()
+                }));
+                Content::Blocks(blocks)
+            }
+            (_, _, Flavour::OpenAi) => Content::Blocks(self.blocks("input_text")?),
         };
         Ok(Item::Message { role, content })
     }
@@ -264,13 +326,68 @@ impl<'a> Writer<'a, '_> {
                             ..Block::default()
                         })
                     }
-                    ContentPart::File { .. } => Err(ApiError::unsupported(
-                        &format!("messages[{}].content[{position}]", self.number),
-                        "is a file, which this model's provider does not take here",
-                    )),
+                    ContentPart::File {
+                        url,
+                        media_type,
+                        name,
+                    } => {
+                        let block = File::of(url, media_type.as_deref(), name.as_deref())
+                            .and_then(|file| self.file(url, file))
+                            .map_err(|problem| self.refused(position, problem))?;
+                        Ok(Block {
+                            prompt_cache_breakpoint,
+                            ..block
+                        })
+                    }
                 }
             })
             .collect()
+    }
+
+    fn file(&self, url: &'a str, file: File<'a>) -> Result<Block<'a>, &'static str> {
+        match (self.message.role, self.flavour) {
+            (Role::User, _) | (Role::Tool, Flavour::OpenAi) => {}
+            _ => return Err("is a file, which this model's provider takes in user messages only"),
+        }
+        match (file.kind(), self.flavour) {
+            (Kind::Sound, Flavour::Ark) => Ok(Block {
+                r#type: "input_audio",
+                audio_url: Some(url),
+                ..Block::default()
+            }),
+            (Kind::Video, Flavour::Ark) => Ok(Block {
+                r#type: "input_video",
+                video_url: Some(url),
+                ..Block::default()
+            }),
+            (Kind::Sound | Kind::Video, Flavour::OpenAi) => Err(
+                "is sound or a video, which this model's provider does not take on the interface that the gateway uses",
+            ),
+            (kind, Flavour::Ark) if kind != Kind::Pdf => {
+                Err("must be a PDF or text, because this model's provider takes no other documents")
+            }
+            _ => Ok(match file.source {
+                Source::Url(_) => Block {
+                    r#type: "input_file",
+                    file_url: Some(url),
+                    ..Block::default()
+                },
+                Source::Base64(data) => Block {
+                    r#type: "input_file",
+                    filename: Some(file.file_name()),
+                    file_data: Some(match file.media_type {
+                        Some(media_type) => format!("data:{media_type};base64,{data}").into(),
+                        None => url.into(),
+                    }),
+                    ..Block::default()
+                },
+            }),
+        }
+    }
+
+    fn refused(&self, position: usize, problem: &str) -> ApiError {
+        let field = format!("messages[{}].content[{position}]", self.number);
+        ApiError::unsupported(&field, problem)
     }
 
     fn check_image(&self, position: usize, url: &str) -> Result<(), ApiError> {
@@ -283,8 +400,7 @@ impl<'a> Writer<'a, '_> {
         } else {
             return Ok(());
         };
-        let field = format!("messages[{}].content[{position}]", self.number);
-        Err(ApiError::unsupported(&field, problem))
+        Err(self.refused(position, problem))
     }
 }
 

@@ -23,6 +23,9 @@ const CACHE_KEY_LENGTH_MAX: usize = 64;
 /// How every breakpoint begins. Inside a JSON string its quotes would be escaped, so no text can look like it.
 const BREAKPOINT: &[u8] = br#""prompt_cache_breakpoint":{"mode":"explicit""#;
 
+/// What asks for sealed reasoning, without which the next turn would have to do without.
+const SEALS: &str = "reasoning.encrypted_content";
+
 /// OpenAI Responses.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OpenAiResponses;
@@ -39,8 +42,8 @@ struct Rest<'a> {
     tool_choice: Option<ToolChoiceOut<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     parallel_tool_calls: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    include: Option<[&'static str; 1]>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    include: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     top_logprobs: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -154,6 +157,7 @@ impl UpstreamDialect for OpenAiResponses {
     fn encode_chat(&self, call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         let composed = call.composed;
         let request = &composed.request;
+        let quirks = &call.rules.quirks;
         let new = items(
             &composed.new,
             0,
@@ -168,6 +172,9 @@ impl UpstreamDialect for OpenAiResponses {
             false => prefix.tools.clone(),
         };
         let has_tools = !tools.is_empty();
+        let logprobs = request.logprobs.map(|_| "message.output_text.logprobs");
+        let seals = quirks.reasoning_seals.then_some(SEALS);
+        let include = logprobs.into_iter().chain(seals).collect();
         let cached = Cached::of(
             call.rules,
             call.prefix,
@@ -186,10 +193,10 @@ impl UpstreamDialect for OpenAiResponses {
                 model: call.model,
                 stream: Some(true),
                 store: false,
-                asked: Asked::of(request, call.max_tokens, Flavour::OpenAi)?,
+                asked: Asked::of(request, call.max_tokens, Flavour::OpenAi, quirks.reasoning)?,
                 tool_choice: tool_choice(&composed.tool_choice).filter(|_| has_tools),
                 parallel_tool_calls: request.parallel_tool_calls.filter(|_| has_tools),
-                include: request.logprobs.map(|_| ["message.output_text.logprobs"]),
+                include,
                 top_logprobs: request.logprobs,
                 service_tier: extra(&request.extra, "service_tier"),
                 safety_identifier: extra(&request.extra, "safety_identifier"),
@@ -235,7 +242,7 @@ impl UpstreamDialect for OpenAiResponses {
                 asked,
                 tool_choice: None,
                 parallel_tool_calls: None,
-                include: None,
+                include: Vec::new(),
                 top_logprobs: None,
                 service_tier: None,
                 safety_identifier: None,

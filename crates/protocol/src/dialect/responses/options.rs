@@ -1,13 +1,16 @@
 //! The fields of a request beside its input: tools, shape of the answer, sampling.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::items::Flavour;
-use crate::chat::{ChatRequest, ResponseFormat, Tool, ToolChoice};
+use crate::chat::{ChatRequest, ReasoningLevel, ResponseFormat, Tool, ToolChoice};
 use crate::dialect::pieces::elements;
 use crate::error::ApiError;
+use crate::provider::ReasoningControl;
 
 #[derive(Serialize)]
 struct ToolOut<'a> {
@@ -82,7 +85,46 @@ enum Format<'a> {
 
 #[derive(Serialize)]
 pub(super) struct Reasoning<'a> {
-    effort: &'a Value,
+    effort: Cow<'a, str>,
+}
+
+/// OpenAI's own word where the client used it, so that new ones arrive; else the model's nearest.
+fn effort<'a>(
+    request: &'a ChatRequest,
+    flavour: Flavour,
+    control: ReasoningControl,
+) -> Option<Reasoning<'a>> {
+    let own = extra(&request.extra, "reasoning_effort").and_then(Value::as_str);
+    let effort = match (flavour, control, own) {
+        (Flavour::OpenAi, _, Some(own)) => Cow::Borrowed(own),
+        (Flavour::OpenAi, ReasoningControl::Effort(known), None) => {
+            request.reasoning?.effort(known)?.into()
+        }
+        (Flavour::Ark, ReasoningControl::Thinking { efforts, .. }, _) => {
+            let level = request
+                .reasoning
+                .filter(|level| *level != ReasoningLevel::Off)?;
+            level.effort(efforts)?.into()
+        }
+        _ => return None,
+    };
+    Some(Reasoning { effort })
+}
+
+/// Ark's switch; an effort needs none.
+pub(super) fn thinking(request: &ChatRequest) -> Option<ThinkingOut> {
+    let r#type = match request.reasoning? {
+        ReasoningLevel::Off => "disabled",
+        ReasoningLevel::On => "enabled",
+        ReasoningLevel::Adaptive => "auto",
+        _ => return None,
+    };
+    Some(ThinkingOut { r#type })
+}
+
+#[derive(Serialize)]
+pub(super) struct ThinkingOut {
+    r#type: &'static str,
 }
 
 /// What a client asks of the answer, alike for both.
@@ -107,6 +149,7 @@ impl<'a> Asked<'a> {
         request: &'a ChatRequest,
         max_tokens: Option<u32>,
         flavour: Flavour,
+        control: ReasoningControl,
     ) -> Result<Self, ApiError> {
         check(request)?;
         let format = match &request.response_format {
@@ -132,7 +175,7 @@ impl<'a> Asked<'a> {
             top_p: request.sampling.top_p,
             text: (format.is_some() || verbosity.is_some())
                 .then_some(TextOut { format, verbosity }),
-            reasoning: extra(&request.extra, "reasoning_effort").map(|effort| Reasoning { effort }),
+            reasoning: effort(request, flavour, control),
         })
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::items::Flavour;
 use super::{error, usage};
-use crate::chat::{Delta, FinishReason, TokenLogprob};
+use crate::chat::{Delta, FinishReason, ReasoningSignature, TokenLogprob};
 use crate::provider::ModelRules;
 use crate::sse;
 use crate::upstream::{AnswerDecoder, AnswerEnd, AnswerEvent, Failure, FailureKind};
@@ -110,6 +110,10 @@ impl ResponsesDecoder {
                 self.item_begins(event, out)?;
                 if let Some(item) = object(event, "item") {
                     self.arguments_end(event, item, out)?;
+                    if let Some(seal) = text_of(item, "encrypted_content") {
+                        let signature = ReasoningSignature::new("responses", &seal);
+                        push(out, Delta::ReasoningSignature { signature });
+                    }
                 }
             }
             "response.completed"

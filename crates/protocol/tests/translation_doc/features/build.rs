@@ -62,19 +62,7 @@ pub(super) fn https_url(ending: &str) -> String {
 }
 
 pub(super) fn filed(request: &mut ChatRequest) {
-    part(request, 0, file("https://example.org/a"));
-}
-
-pub(super) fn file_part(
-    request: &mut ChatRequest,
-    change: impl FnOnce(&mut Option<String>, &mut Option<String>) -> bool,
-) -> bool {
-    match request.messages[0].content.last_mut() {
-        Some(ContentPart::File {
-            name, media_type, ..
-        }) => change(name, media_type),
-        _ => false,
-    }
+    part(request, 0, file("data:application/pdf;base64,AA=="));
 }
 
 pub(super) fn json_schema(request: &mut ChatRequest) {
@@ -143,10 +131,10 @@ pub(super) fn call(request: &mut ChatRequest) -> &mut ToolCall {
 /// What seals of a dialect begin with.
 pub(super) fn seal_word(dialect: UpstreamDialectName) -> Option<&'static str> {
     match dialect {
-        UpstreamDialectName::OpenaiChat | UpstreamDialectName::ArkContext => None,
-        UpstreamDialectName::OpenaiResponses | UpstreamDialectName::ArkResponses => {
-            Some("responses")
-        }
+        UpstreamDialectName::OpenaiChat
+        | UpstreamDialectName::ArkContext
+        | UpstreamDialectName::ArkResponses => None,
+        UpstreamDialectName::OpenaiResponses => Some("responses"),
         UpstreamDialectName::Anthropic => Some("anthropic"),
         UpstreamDialectName::Gemini => Some("gemini"),
         UpstreamDialectName::BedrockConverse => Some("bedrock"),

@@ -4,10 +4,9 @@ use holdfast_protocol::chat::{ContentPart, Message, Role};
 
 use super::Feature;
 use super::build::{
-    answered, call, called, data_url, file, file_part, filed, https_url, image, insert, part, set,
-    text,
+    answered, call, called, data_url, file, filed, https_url, image, insert, part, set, text,
 };
-use crate::PROBE;
+use crate::{PROBE, PROBE_BASE64};
 
 /// Whose they are, and what is said in them.
 pub(super) const MESSAGES: &[Feature] = &[
@@ -170,18 +169,44 @@ pub(super) const MEDIA: &[Feature] = &[
         "messages.content",
         |request, _| part(request, 0, file(&https_url("pdf"))),
     ),
-    Feature::new("a file's name", "messages.content", |request, _| {
-        file_part(request, |name, _| set(name, format!("{PROBE}.pdf")))
-    })
+    Feature::new(
+        "a file's name",
+        "messages.content",
+        |request, _| match request.messages[0].content.last_mut() {
+            Some(ContentPart::File { name, .. }) => set(name, format!("{PROBE}.pdf")),
+            _ => false,
+        },
+    )
     .on(filed),
-    Feature::new("a file's media type", "messages.content", |request, _| {
-        file_part(request, |_, media_type| {
-            set(media_type, "application/pdf".to_owned())
-        })
+    Feature::new(
+        "a file whose media type stands beside it",
+        "messages.content",
+        |request, _| {
+            let document = ContentPart::File {
+                url: format!("data:;base64,{PROBE_BASE64}"),
+                media_type: Some("application/pdf".to_owned()),
+                name: None,
+            };
+            part(request, 0, document)
+        },
+    ),
+    Feature::new("another document", "messages.content", |request, _| {
+        part(request, 0, file(&data_url("application/msword")))
+    }),
+    Feature::new(
+        "a text as an `https:` URL",
+        "messages.content",
+        |request, _| part(request, 0, file(&https_url("txt"))),
+    ),
+    Feature::new("a file in an answer", "messages.content", |request, _| {
+        part(request, 1, file(&data_url("application/pdf")))
     })
-    .on(filed),
+    .on(answered),
     Feature::new("a sound", "messages.content", |request, _| {
         part(request, 0, file(&data_url("audio/wav")))
+    }),
+    Feature::new("a video", "messages.content", |request, _| {
+        part(request, 0, file(&https_url("mp4")))
     }),
     Feature::new(
         "a file in a tool's result",

@@ -413,7 +413,17 @@ fn parts() -> Vec<Row> {
         ),
         row(
             "part `input_audio`",
-            part(json!({"type": "input_audio", "input_audio": {"data": "AA==", "format": "wav"}})),
+            part(
+                json!({"type": "input_audio", "input_audio": {"data": PROBE_BASE64, "format": "wav"}}),
+            ),
+        ),
+        row(
+            "part `input_audio`: `audio_url` (Ark)",
+            part(json!({"type": "input_audio", "audio_url": "https://example.org/PROBE.mp3"})),
+        ),
+        row(
+            "part `input_video` (Ark)",
+            part(json!({"type": "input_video", "video_url": "https://example.org/PROBE.mp4"})),
         ),
         row_on(
             "`prompt_cache_breakpoint` of a part",

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::request::marker_seconds;
 use crate::chat::{CachePoint, ContentPart, Message, ReasoningSignature, Role, ToolCall};
 use crate::dialect::fields::{Fields, invalid, wrong_type};
+use crate::dialect::media;
 use crate::error::{ApiError, ErrorKind};
 
 const KIND: ErrorKind = ErrorKind::InvalidMessage;
@@ -166,10 +167,11 @@ impl Conversation {
                     let seal = signature(seal);
                     self.has_foreign_seals |= seal.of("anthropic").is_none();
                     draft.message.reasoning_signature = Some(seal);
+                    draft.seals += 1;
                 }
                 draft.is_used = true;
             }
-            ("redacted_thinking", Role::Assistant) => {}
+            ("redacted_thinking", Role::Assistant) => draft.seals += 1,
             (
                 "image" | "document" | "tool_result" | "tool_use" | "thinking"
                 | "redacted_thinking",
@@ -207,10 +209,15 @@ impl Conversation {
     fn flush(&mut self, draft: &mut Draft) {
         let next = Draft::new(draft.message.role);
         let Draft {
-            message,
+            mut message,
             marker,
             is_used,
+            seals,
         } = std::mem::replace(draft, next);
+        // A seal is for one block, not for all that was thought.
+        if seals > 1 {
+            message.reasoning_signature = None;
+        }
         if is_used {
             self.messages.push(message);
         }
@@ -228,6 +235,8 @@ struct Draft {
     message: Message,
     marker: Option<u32>,
     is_used: bool,
+    /// Sealed blocks of thinking, those included that nobody can read.
+    seals: usize,
 }
 
 impl Draft {
@@ -238,6 +247,7 @@ impl Draft {
             message,
             marker: None,
             is_used: false,
+            seals: 0,
         }
     }
 
@@ -290,11 +300,8 @@ fn document(block: &mut Fields) -> Result<Vec<ContentPart>, ApiError> {
         .object("source")?
         .ok_or_else(|| block.missing("source"))?;
     let text = |text: String| ContentPart::Text { text };
-    let file = |url: String, name: Option<String>| ContentPart::File {
-        url,
-        media_type: Some("application/pdf".to_owned()),
-        name,
-    };
+    // What the API takes by URL are PDFs.
+    let file = |url: String, name| media::part(url, Some("application/pdf".to_owned()), name);
     let mut parts: Vec<ContentPart> = context.map(text).into_iter().collect();
     match source.required_string("type")?.as_str() {
         "base64" => parts.push(file(data_url(&mut source)?, title)),
@@ -351,11 +358,11 @@ fn parts_of(block: &mut Fields) -> Result<Vec<ContentPart>, ApiError> {
                     "text" => ContentPart::Text {
                         text: source.required_string("data")?,
                     },
-                    "base64" => ContentPart::File {
-                        url: data_url(&mut source)?,
-                        media_type: None,
-                        name: inner.string("title")?,
-                    },
+                    "base64" => media::part(data_url(&mut source)?, None, inner.string("title")?),
+                    "url" => {
+                        let pdf = Some("application/pdf".to_owned());
+                        media::part(source.required_string("url")?, pdf, inner.string("title")?)
+                    }
                     _ => return Err(unknown_source(&source)),
                 });
             }

@@ -168,14 +168,12 @@ fn conversation(fields: &mut Fields) -> Result<Read, ApiError> {
                 Some(ReasoningLevel::Off | ReasoningLevel::Budget(_))
             )
         {
-            chat.reasoning = Some(match effort.as_str() {
-                "low" => ReasoningLevel::Low,
-                "medium" => ReasoningLevel::Medium,
-                "high" | "xhigh" | "max" => ReasoningLevel::High,
+            chat.reasoning = match effort.as_str() {
+                "low" | "medium" | "high" | "xhigh" | "max" => ReasoningLevel::of_effort(&effort),
                 _ => {
                     return Err(output.invalid("effort", "must be low, medium, high, xhigh or max"));
                 }
-            });
+            };
         }
     }
     // The same by its older name.

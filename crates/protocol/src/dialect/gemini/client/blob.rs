@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::chat::ContentPart;
 use crate::dialect::fields::Fields;
-use crate::dialect::gemini::content::mime_type_of;
+use crate::dialect::media;
 use crate::error::ApiError;
 
 /// Where only Google's own servers find a file, or make something of it.
@@ -44,7 +44,7 @@ pub(super) fn file(mut file: Fields) -> Result<ContentPart, ApiError> {
     }
     let media_type = file
         .string("mimeType")?
-        .or_else(|| mime_type_of(&url).map(str::to_owned));
+        .or_else(|| media::type_of_name(&url).map(str::to_owned));
     part(url, media_type, &mut file)
 }
 
@@ -53,15 +53,7 @@ fn part(
     media_type: Option<String>,
     fields: &mut Fields,
 ) -> Result<ContentPart, ApiError> {
-    let is_image = |kind: &str| kind.to_ascii_lowercase().starts_with("image/");
-    Ok(match media_type.as_deref().is_some_and(is_image) {
-        true => ContentPart::ImageUrl { url, detail: None },
-        false => ContentPart::File {
-            url,
-            media_type,
-            name: fields.string("displayName")?,
-        },
-    })
+    Ok(media::part(url, media_type, fields.string("displayName")?))
 }
 
 /// Base64 of either alphabet, padded or not, as what data URLs have: Google's own clients write the other one.

@@ -146,7 +146,8 @@ fn thinking(config: &mut Fields, chat: &mut ChatRequest) -> Result<bool, ApiErro
         Some("MINIMAL") => Some(ReasoningLevel::Minimal),
         Some("LOW") => Some(ReasoningLevel::Low),
         Some("MEDIUM") => Some(ReasoningLevel::Medium),
-        Some("HIGH" | "XHIGH") => Some(ReasoningLevel::High),
+        Some("HIGH") => Some(ReasoningLevel::High),
+        Some("XHIGH") => Some(ReasoningLevel::XHigh),
         Some(_) => {
             return Err(thinking.invalid("thinkingLevel", "must be MINIMAL, LOW, MEDIUM or HIGH"));
         }

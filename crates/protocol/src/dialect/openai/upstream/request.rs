@@ -5,10 +5,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::prefix::{append, has_breakpoint, last_role};
-use crate::chat::{Message, ResponseFormat, Role, Tool, ToolChoice};
+use crate::chat::{ChatRequest, Message, ResponseFormat, Role, Tool, ToolChoice};
 use crate::dialect::openai::message::{check_message, message_out};
-use crate::dialect::openai::to_json;
 use crate::dialect::openai::tools::{ToolChoiceOut, tool_choice_out, tool_out};
+use crate::dialect::openai::{reasoning, to_json};
 use crate::error::ApiError;
 use crate::provider::{CacheRules, Marker, Quirks, RequestField, TierField};
 use crate::upstream::{ChatCall, EncodedPrefix, HoldCall, HttpCall};
@@ -75,8 +75,9 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         rules: &call.rules.cache,
     }
     .write();
-    let extra = extra(call, &cache.body);
     let sampling = &request.sampling;
+    let own = own_words(request, quirks);
+    let extra = extra(call, &cache.body, &own);
     let fields = Fields {
         temperature: sampling.temperature,
         top_p: sampling.top_p,
@@ -99,6 +100,7 @@ pub(super) fn encode_chat(call: &ChatCall<'_>) -> Result<HttpCall, ApiError> {
         }),
         user: request.user.as_deref(),
         cache: &cache.body,
+        own: &own,
         extra,
     };
     let body = body(
@@ -127,6 +129,7 @@ pub(super) fn encode_one_token(call: &HoldCall<'_>) -> HttpCall {
         rules: &call.rules.cache,
     }
     .write();
+    let own = Map::new();
     let fields = Fields {
         limit: limit(Some(1), quirks),
         // Templates leave the tools out for it, so it is part of the prefix. A call that one token can't finish is not
@@ -135,7 +138,7 @@ pub(super) fn encode_one_token(call: &HoldCall<'_>) -> HttpCall {
             .tool_choice
             .filter(|choice| **choice == ToolChoice::None && !tools.is_none())
             .map(tool_choice_out),
-        ..Fields::of_cache(&cache.body)
+        ..Fields::of_cache(&cache.body, &own)
     };
     let body = body(
         call.model,
@@ -316,9 +319,23 @@ impl Written {
     }
 }
 
+/// Fields that OpenAI itself has not, or not everywhere: each service of this dialect has names of its own for them.
+fn own_words(request: &ChatRequest, quirks: &Quirks) -> Map<String, Value> {
+    let mut own = reasoning::fields(request, quirks);
+    let passes = quirks.passes_unknown_fields && request.extra.contains_key("top_k");
+    if let Some(top_k) = request.sampling.top_k.filter(|_| quirks.top_k && !passes) {
+        own.insert("top_k".to_owned(), top_k.into());
+    }
+    own
+}
+
 /// The client's fields that the gateway does not know. Those about caching give way to the gateway's own, all of them
 /// together, because providers refuse some beside others; a salt is never the client's to choose.
-fn extra<'a>(call: &ChatCall<'a>, cache: &Map<String, Value>) -> Vec<(&'a String, &'a Value)> {
+fn extra<'a>(
+    call: &ChatCall<'a>,
+    cache: &Map<String, Value>,
+    own: &Map<String, Value>,
+) -> Vec<(&'a String, &'a Value)> {
     if !call.rules.quirks.passes_unknown_fields {
         return Vec::new();
     }
@@ -329,6 +346,8 @@ fn extra<'a>(call: &ChatCall<'a>, cache: &Map<String, Value>) -> Vec<(&'a String
         let is_cache_field = CACHE_FIELDS.iter().any(|field| name.starts_with(field));
         !(OWN_FIELDS.contains(&name)
             || cache.contains_key(name)
+            || own.contains_key(name)
+            || reasoning::gives_way(name, &call.rules.quirks)
             || is_salt
             || (manages_cache && is_cache_field))
     };
@@ -378,12 +397,15 @@ struct Fields<'a> {
     user: Option<&'a str>,
     #[serde(flatten)]
     cache: &'a Map<String, Value>,
+    /// See [`own_words`].
+    #[serde(flatten)]
+    own: &'a Map<String, Value>,
     #[serde(flatten, serialize_with = "extra_map")]
     extra: Vec<(&'a String, &'a Value)>,
 }
 
 impl<'a> Fields<'a> {
-    fn of_cache(cache: &'a Map<String, Value>) -> Self {
+    fn of_cache(cache: &'a Map<String, Value>, own: &'a Map<String, Value>) -> Self {
         Fields {
             temperature: None,
             top_p: None,
@@ -403,6 +425,7 @@ impl<'a> Fields<'a> {
             stream_options: None,
             user: None,
             cache,
+            own,
             extra: Vec::new(),
         }
     }

@@ -50,6 +50,8 @@ pub(super) struct Input {
     pub(super) only: Only,
     /// The assistant's message of which more may follow.
     answer: Option<Message>,
+    /// Sealed items of reasoning in it.
+    seals: usize,
 }
 
 impl Input {
@@ -86,9 +88,14 @@ impl Input {
 
     /// Ends the last message.
     pub(super) fn end(&mut self) {
-        let Some(message) = self.answer.take() else {
+        let seals = std::mem::take(&mut self.seals);
+        let Some(mut message) = self.answer.take() else {
             return;
         };
+        // A seal is for one item, not for all that was thought.
+        if seals > 1 {
+            message.reasoning_signature = None;
+        }
         if !message.content.is_empty() || !message.tool_calls.is_empty() {
             self.messages.push(message);
         }
@@ -157,6 +164,7 @@ impl Input {
             true => summary.join("\n\n"),
             false => content.join("\n\n"),
         };
+        self.seals += usize::from(seal.is_some());
         let answer = self.answer();
         if !text.is_empty() {
             match &mut answer.reasoning {

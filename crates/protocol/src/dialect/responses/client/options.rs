@@ -9,6 +9,7 @@ use super::echo::{Echo, number};
 use super::input::Only;
 use crate::chat::{ChatRequest, ReasoningLevel, ResponseFormat, Tool, ToolChoice};
 use crate::dialect::fields::{Fields, invalid, wrong_type};
+use crate::dialect::openai::asked;
 use crate::error::{ApiError, ErrorKind};
 
 const KIND: ErrorKind = ErrorKind::InvalidParameter;
@@ -98,7 +99,7 @@ pub(super) fn reasoning(
     };
     if let Some(mut reasoning) = fields.object("reasoning")? {
         if let Some(effort) = reasoning.string("effort")? {
-            chat.reasoning = Some(level(&effort).ok_or_else(|| {
+            chat.reasoning = Some(ReasoningLevel::of_effort(&effort).ok_or_else(|| {
                 reasoning.invalid(
                     "effort",
                     "must be none, minimal, low, medium, high, xhigh or max",
@@ -130,25 +131,20 @@ pub(super) fn reasoning(
         }
         echo.set("thinking", thinking.clone());
         chat.extra.insert("thinking".to_owned(), thinking);
+        if echo.surface == Surface::OpenAi {
+            // OpenAI's clients may send anything in a field of others.
+            chat.reasoning = asked(&chat.extra).or(chat.reasoning);
+        }
     }
     Ok(())
 }
 
-fn level(effort: &str) -> Option<ReasoningLevel> {
-    Some(match effort {
-        "none" => ReasoningLevel::Off,
-        "minimal" => ReasoningLevel::Minimal,
-        "low" => ReasoningLevel::Low,
-        "medium" => ReasoningLevel::Medium,
-        "high" | "xhigh" | "max" => ReasoningLevel::High,
-        _ => return None,
-    })
-}
-
 fn thinks(mut thinking: Fields) -> Result<ReasoningLevel, ApiError> {
+    let budget = thinking.count("budget_tokens", 1)?;
     match thinking.required_string("type")?.as_str() {
         "disabled" => Ok(ReasoningLevel::Off),
-        "enabled" | "auto" => Ok(ReasoningLevel::Adaptive),
+        "enabled" => Ok(budget.map_or(ReasoningLevel::On, ReasoningLevel::Budget)),
+        "auto" => Ok(ReasoningLevel::Adaptive),
         _ => Err(thinking.invalid("type", "must be enabled, disabled or auto")),
     }
 }

@@ -5,20 +5,11 @@ use serde_json::{Map, Value, json};
 use crate::chat::{ContentPart, Role};
 use crate::dialect::cache;
 use crate::dialect::fields::Fields;
+use crate::dialect::media;
 use crate::error::{ApiError, ErrorKind};
 
 /// The fields that a marker may have.
 const MARKER_FIELDS: [&str; 2] = ["prompt_cache_breakpoint", "cache_control"];
-/// Media types by the ending of a file's name.
-const MEDIA_TYPES: &[(&str, &str)] = &[
-    ("pdf", "application/pdf"),
-    ("json", "application/json"),
-    ("txt", "text/plain"),
-    ("md", "text/markdown"),
-    ("csv", "text/csv"),
-    ("html", "text/html"),
-];
-
 /// One part as it was read.
 pub(super) struct Part {
     pub(super) content: ContentPart,
@@ -56,7 +47,13 @@ pub(super) fn part(value: Value, path: String, role: Role) -> Result<Part, ApiEr
         }
         ("input_image", false) => image(&mut fields)?,
         ("input_file", false) => file(&mut fields)?,
-        ("output_text" | "refusal" | "input_image" | "input_file", _) => {
+        ("input_audio", false) => audio(&mut fields)?,
+        ("input_video", false) => video(&mut fields)?,
+        (
+            "output_text" | "refusal" | "input_image" | "input_file" | "input_audio"
+            | "input_video",
+            _,
+        ) => {
             let role = role.as_str();
             return Err(fields.invalid(
                 "type",
@@ -66,7 +63,7 @@ pub(super) fn part(value: Value, path: String, role: Role) -> Result<Part, ApiEr
         _ => {
             return Err(ApiError::unsupported(
                 &fields.path_of("type"),
-                "is a kind of content that is not known here: use input_text, input_image or input_file",
+                "is a kind of content that is not known here: use input_text, input_image, input_file, input_audio or input_video",
             ));
         }
     };
@@ -123,33 +120,50 @@ fn file(fields: &mut Fields) -> Result<(ContentPart, Value), ApiError> {
     if let Some(name) = &name {
         listed["filename"] = name.as_str().into();
     }
-    let known_type = media_type(name.as_deref().or(url.as_deref()).unwrap_or_default());
-    let (url, media_type) = match (data, url) {
+    let url = match (data, url) {
         (Some(data), _) => {
             listed["file_data"] = data.as_str().into();
-            let url = match data.starts_with("data:") {
-                true => data,
-                false => {
-                    let media_type = known_type.unwrap_or("application/octet-stream");
-                    format!("data:{media_type};base64,{data}")
-                }
-            };
-            (url, None)
+            media::url_of_data(data, name.as_deref())
         }
         (None, Some(url)) => {
             listed["file_url"] = url.as_str().into();
-            (url, known_type.map(str::to_owned))
+            url
         }
         (None, None) => {
             return Err(by_id(fields).unwrap_or_else(|| fields.missing("file_data")));
         }
     };
-    let content = ContentPart::File {
-        url,
-        media_type,
-        name,
+    Ok((media::part(url, None, name), listed))
+}
+
+/// OpenAI's form, with the bytes, or Ark's, with a URL.
+fn audio(fields: &mut Fields) -> Result<(ContentPart, Value), ApiError> {
+    if let Some(url) = fields.string("audio_url")? {
+        let listed = json!({"type": "input_audio", "audio_url": url});
+        return Ok((sound_or_video(url, "audio/mpeg"), listed));
+    }
+    let Some(mut audio) = fields.object("input_audio")? else {
+        return Err(by_id(fields).unwrap_or_else(|| fields.missing("input_audio")));
     };
-    Ok((content, listed))
+    let data = audio.required_string("data")?;
+    let format = audio.required_string("format")?;
+    let url = format!("data:audio/{format};base64,{data}");
+    let listed = json!({"type": "input_audio", "input_audio": {"data": data, "format": format}});
+    Ok((media::part(url, None, None), listed))
+}
+
+/// Ark's.
+fn video(fields: &mut Fields) -> Result<(ContentPart, Value), ApiError> {
+    let Some(url) = fields.string("video_url")? else {
+        return Err(by_id(fields).unwrap_or_else(|| fields.missing("video_url")));
+    };
+    let listed = json!({"type": "input_video", "video_url": url});
+    Ok((sound_or_video(url, "video/mp4"), listed))
+}
+
+/// What the URL does not say is taken to be the commonest.
+fn sound_or_video(url: String, commonest: &str) -> ContentPart {
+    media::part(url, Some(commonest.to_owned()), None)
 }
 
 fn by_id(fields: &Fields) -> Option<ApiError> {
@@ -159,13 +173,4 @@ fn by_id(fields: &Fields) -> Option<ApiError> {
             "names a file that the gateway does not have: send its data or its URL",
         )
     })
-}
-
-/// By the ending of a name, or of a URL's path.
-fn media_type(name: &str) -> Option<&'static str> {
-    let (_, ending) = name.split(['?', '#']).next()?.rsplit_once('.')?;
-    let known = MEDIA_TYPES
-        .iter()
-        .find(|(known, _)| ending.eq_ignore_ascii_case(known))?;
-    Some(known.1)
 }
