@@ -4,13 +4,14 @@ Every verb uses the SDK as its documentation does. `Seen` is what an answer come
 `heard` counts the pieces of text that the last stream has brought so far.
 """
 
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 
-from shapes import PICTURE, picture
+from shapes import PDF, PICTURE, picture
 
 TOOL = "get_weather"
 TOOL_TEXT = "Tells the weather of a city."
@@ -19,6 +20,10 @@ QUESTION = "What is the weather like in Rome?"
 RESULT = "Sunny, 24 degrees."
 PICTURE_QUESTION = "What colour is this?"
 PICTURE_URL = f"data:image/png;base64,{PICTURE}"
+DOCUMENT_QUESTION = "What does it say?"
+DOCUMENT = base64.b64encode(PDF).decode()
+DOCUMENT_URL = f"data:application/pdf;base64,{DOCUMENT}"
+HARD_QUESTION = "How many rooms are there?"
 
 
 class StreamFailed(Exception):
@@ -81,6 +86,16 @@ class OpenAiChat:
             {"type": "image_url", "image_url": {"url": PICTURE_URL}},
         ]
         return self._seen(self.client.chat.completions.create(model=model, messages=[_user(parts)]))
+
+    def read(self, model: str) -> Seen:
+        """Shows a document."""
+        file = {"type": "file", "file": {"filename": "rooms.pdf", "file_data": DOCUMENT_URL}}
+        parts = [{"type": "text", "text": DOCUMENT_QUESTION}, file]
+        return self._seen(self.client.chat.completions.create(model=model, messages=[_user(parts)]))
+
+    def think(self, model: str) -> Seen:
+        """Asks for some reasoning."""
+        return self._stream(model=model, messages=[_user(HARD_QUESTION)], reasoning_effort="low")
 
     def call(self, model: str, *, streamed: bool = False) -> Seen:
         """Forces a call of the tool."""
@@ -181,6 +196,14 @@ class OpenAiResponses(OpenAiChat):
         image = {"type": "input_image", "image_url": PICTURE_URL, "detail": "auto"}
         parts = [{"type": "input_text", "text": PICTURE_QUESTION}, image]
         return self._seen(self.client.responses.create(model=model, input=[_user(parts)]))
+
+    def read(self, model: str) -> Seen:
+        file = {"type": "input_file", "filename": "rooms.pdf", "file_data": DOCUMENT_URL}
+        parts = [{"type": "input_text", "text": DOCUMENT_QUESTION}, file]
+        return self._seen(self.client.responses.create(model=model, input=[_user(parts)]))
+
+    def think(self, model: str) -> Seen:
+        return self._stream(model=model, input=HARD_QUESTION, reasoning={"effort": "low"})
 
     def call(self, model: str, *, streamed: bool = False) -> Seen:
         request = {"model": model, "input": QUESTION, **self._forced()}
@@ -297,6 +320,16 @@ class AnthropicMessages:
         parts = [{"type": "image", "source": source}, {"type": "text", "text": PICTURE_QUESTION}]
         return self._seen(self.client.messages.create(model=model, max_tokens=100, messages=[_user(parts)]))
 
+    def read(self, model: str) -> Seen:
+        source = {"type": "base64", "media_type": "application/pdf", "data": DOCUMENT}
+        document = {"type": "document", "title": "Rooms", "source": source}
+        parts = [document, {"type": "text", "text": DOCUMENT_QUESTION}]
+        return self._seen(self.client.messages.create(model=model, max_tokens=100, messages=[_user(parts)]))
+
+    def think(self, model: str) -> Seen:
+        thinking = {"type": "enabled", "budget_tokens": 1024}
+        return self._stream(model=model, max_tokens=4000, messages=[_user(HARD_QUESTION)], thinking=thinking)
+
     def call(self, model: str, *, streamed: bool = False) -> Seen:
         request = {
             "model": model,
@@ -403,6 +436,15 @@ class Gemini:
     def see(self, model: str) -> Seen:
         image = self.types.Part.from_bytes(data=picture(), mime_type="image/png")
         return self._seen([self.client.models.generate_content(model=model, contents=[PICTURE_QUESTION, image])])
+
+    def read(self, model: str) -> Seen:
+        file = self.types.Part.from_bytes(data=PDF, mime_type="application/pdf")
+        return self._seen([self.client.models.generate_content(model=model, contents=[DOCUMENT_QUESTION, file])])
+
+    def think(self, model: str) -> Seen:
+        thinking = self.types.ThinkingConfig(thinking_budget=1024, include_thoughts=True)
+        config = self.types.GenerateContentConfig(thinking_config=thinking)
+        return self._stream(model=model, contents=HARD_QUESTION, config=config)
 
     def call(self, model: str, *, streamed: bool = False) -> Seen:
         types = self.types

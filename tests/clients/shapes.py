@@ -33,4 +33,5 @@ def picture() -> bytes:
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
+PDF = b"%PDF-1.7\n%%EOF\n"
 PICTURE = base64.b64encode(picture()).decode()

@@ -50,9 +50,25 @@ def test_stream(client, upstream):
 def test_pictures(client, upstream):
     seen = client.see(model_of(upstream))
     said(seen)
-    # It was not lost: the emulators take a picture for many tokens. That of Ark counts texts only.
-    if upstream != "ark":
-        assert seen.input > client.plain(model_of(upstream), dialects.PICTURE_QUESTION).input + 20
+    # It was not lost: the emulators take a picture for many tokens.
+    assert seen.input > client.plain(model_of(upstream), dialects.PICTURE_QUESTION).input + 20
+
+
+def test_documents(client, upstream):
+    if upstream == "vllm":
+        with pytest.raises(dialects.error_of(client, 400), match="document"):
+            client.read(model_of(upstream))
+        return
+    seen = client.read(model_of(upstream))
+    said(seen)
+    assert seen.input > client.plain(model_of(upstream), dialects.DOCUMENT_QUESTION).input + 20
+
+
+def test_reasoning(client, upstream):
+    """Each upstream is asked in its own words, which its emulator checks."""
+    seen = client.think(model_of(upstream))
+    said(seen)
+    assert seen.finish == client.finish
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])

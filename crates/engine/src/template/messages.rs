@@ -226,7 +226,16 @@ impl Abilities {
             Role::Developer => "system",
             role => role.as_str(),
         };
-        let mut turn = Turn::new(role, message.joined_text());
+        let said = message.joined_text();
+        // A refusal is said like any other answer.
+        let mut turn = Turn::new(
+            role,
+            match message.refusal_text() {
+                Some(refusal) if said.is_empty() => refusal.to_owned(),
+                Some(refusal) => format!("{said}\n{refusal}"),
+                None => said,
+            },
+        );
         turn.name.clone_from(&message.name);
         turn.reasoning.clone_from(&message.reasoning);
         match self.calls {

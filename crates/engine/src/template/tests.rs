@@ -229,6 +229,23 @@ fn gemma_gets_neighbouring_questions_as_one() {
 }
 
 #[test]
+fn a_refusal_is_said_like_any_answer() {
+    let template = template(QWEN);
+    let refusing = |said: &str| Message {
+        refusal: Some("No.".into()),
+        ..assistant(said)
+    };
+    for (said, expected) in [("", "No."), ("Well.", "Well.\nNo.")] {
+        let mut answer = refusing(said);
+        answer.content.retain(|_| !said.is_empty());
+        let history = [user("q"), answer];
+        let plan = checked_plan(&template, &[], &history, &[user("r")], &[]);
+        let said = format!("assistant\n{expected}<|im_end|>");
+        assert!(plan.prefix.concat().contains(&said), "{:?}", plan.prefix);
+    }
+}
+
+#[test]
 fn qwen_drops_earlier_thoughts_and_the_prefix_says_what_remains() {
     let template = template(QWEN);
     let thinking = Message {

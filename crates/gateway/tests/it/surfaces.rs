@@ -3,6 +3,7 @@
 mod anthropic;
 mod google;
 mod implicit;
+mod meaning;
 mod passthrough;
 mod responses;
 mod streams;

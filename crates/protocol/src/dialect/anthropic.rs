@@ -9,8 +9,11 @@
 //! - Ids of calls keep letters, digits, `_` and `-`; any other character becomes `_`, because the API refuses it.
 //! - Arguments of calls go as the JSON text they are; none at all is `{}`. Text that is no JSON object is refused in a
 //!   request; in a remembered message, where a length limit may have cut it, it becomes `{"INVALID_JSON": text}`.
-//! - Left out: texts of nothing but white space (the API refuses them) and messages that have nothing else, thinking
-//!   text, `name`, an image's `detail`, `seed`, `frequency_penalty`, `presence_penalty`, a schema's name and `strict`,
+//! - A level of reasoning is adaptive `thinking` with `output_config.effort`, or a budget where the model counts tokens
+//!   (`blocks::Thinking` says where thinking is left out because the API would refuse it). Reasoning of earlier answers
+//!   goes back only with the seal that this API gave it. A refusal is text.
+//! - Documents are PDFs; text ones have become text before. Other files are refused.
+//! - Left out: texts of nothing but white space (the API refuses them) and messages that have nothing else, `name`, an image's `detail`, `seed`, `frequency_penalty`, `presence_penalty`, a schema's name and `strict`,
 //!   a tool's `strict` where the model has no structured output,
 //!   fields that the gateway does not know (unless the configuration lets them pass).
 //! - Refused with the field's name: `n` above 1, `logprobs`, `logit_bias`, `temperature` above 1,

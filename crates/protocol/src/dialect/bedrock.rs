@@ -8,8 +8,11 @@
 //! - Ids of calls keep letters, digits, `_` and `-`; any other character becomes `_`, and only the last 64 are kept.
 //! - Arguments of calls go as the JSON text they are; none at all is `{}`. Text that is no JSON object is refused in a
 //!   request; in a remembered message, where a length limit may have cut it, it becomes `{"INVALID_JSON": text}`.
-//! - Left out: texts of nothing but white space (the API refuses them) and messages that have nothing else, thinking
-//!   text, `name`, an image's `detail`, `seed`, `frequency_penalty`, `presence_penalty`, `user`, a schema's `strict`,
+//! - A level of reasoning and `top_k` go in `additionalModelRequestFields`, for Claudes only and as at Anthropic.
+//!   Reasoning of earlier answers goes back only with the seal that this API gave it. A refusal is text.
+//! - A document's name has a digest of its bytes, because names must differ; a message of documents alone gets the name
+//!   as its text, because the API wants one.
+//! - Left out: texts of nothing but white space (the API refuses them) and messages that have nothing else, `name`, an image's `detail`, `seed`, `frequency_penalty`, `presence_penalty`, `user`, a schema's `strict`,
 //!   a tool's `strict` where the model has no structured output,
 //!   fields that the gateway does not know (unless the configuration lets them pass).
 //! - Refused with the field's name: `n` above 1, `logprobs`, `logit_bias`, `temperature` above 1, `tool_choice` `none`

@@ -11,7 +11,9 @@
 //!   other as `{"result": text}`. Arguments that are not a JSON object are sent as `{"arguments": text}`.
 //! - The id of a tool call carries what must come back with it (see `call_id`): Gemini's own id where it gave one, and
 //!   the `thoughtSignature`, which Gemini 3 wants back verbatim. Calls of other models carry none, and none is sent.
-//!   Signatures of parts that are no calls are dropped, and so are thoughts of earlier answers.
+//!   The seal on an answer's thoughts goes back with its last text; the thoughts themselves do not.
+//! - A level of reasoning is `thinkingBudget` or `thinkingLevel`, by the model, and whoever asks for one gets thoughts.
+//! - Files are `inlineData` or `fileData`, whatever they are, and need a media type. A refusal is text.
 //! - JSON schemas of tools lose what Google's `Schema` does not know (see `schema`).
 //! - `logit_bias` is refused, because token ids mean nothing there. `name`, `user`, `parallel_tool_calls`, an image's
 //!   `detail` and unknown fields are left out.

@@ -16,14 +16,18 @@
 //!
 //! Written rules for what differs from Chat Completions:
 //! - `stop`, `n` above 1, penalties and `logit_bias` are refused, on Ark `logprobs` and images in results of tools, too;
-//!   `seed`, `user`, `name` and reasoning of earlier answers are left out.
+//!   `seed`, `user` and `name` are left out.
+//! - Reasoning of earlier answers goes back to OpenAI with the seal that it gave (`encrypted_content`, asked for of models
+//!   that reason); to Ark, whose models do not read it, never.
+//! - A level of reasoning is `reasoning.effort`, in the client's own word where it is OpenAI's; Ark's switch is
+//!   `thinking`.
+//! - Files are `input_file`, of users and in results of tools; on Ark PDFs of users only, beside sound and video.
 //! - `strict` of a tool is false unless the client set it: the Responses API would otherwise take it for true. Ark does
 //!   not have it.
-//! - Of unknown fields `reasoning_effort` becomes `reasoning.effort` and, on OpenAI, `verbosity` becomes
-//!   `text.verbosity`, while `service_tier` and `safety_identifier` are passed on; on Ark `thinking` is. All others are
-//!   left out.
-//! - `thinking` must be the same on all turns of a handle; a prefix is made without it. A client's own `thinking` that
-//!   Ark then refuses is told as [`crate::upstream::FailureKind::MarkerRefused`]: without the cache it works.
+//! - Of unknown fields `verbosity` becomes, on OpenAI, `text.verbosity`, while `service_tier` and `safety_identifier`
+//!   are passed on. All others are left out.
+//! - `thinking` must be the same on all turns of a handle; a prefix is made without it. A `thinking` that Ark then
+//!   refuses is told as [`crate::upstream::FailureKind::MarkerRefused`]: without the cache it works.
 //! - `tools` are part of a handle, and beside one Ark takes no others and no `json_schema`: both are refused by name.
 
 mod ark;

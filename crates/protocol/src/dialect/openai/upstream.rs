@@ -3,7 +3,9 @@
 //! Written rules for what an upstream can't be told: the role `developer` becomes `system` where it is not known;
 //! reasoning of earlier answers is left out where the field is refused; unknown fields are passed on only where the
 //! provider takes them, and never those that the gateway itself sets; `tool_choice` and `parallel_tool_calls` are
-//! left out where there are no tools. Everything else that can't be expressed is refused by name.
+//! left out where there are no tools. A level of reasoning is written in the service's own field (`openai/reasoning.rs`),
+//! and other services' fields for it give way. Documents and sound are taken in users' messages, where the service knows
+//! them. A refusal of an earlier answer is text. Everything else that can't be expressed is refused by name.
 
 mod decoder;
 mod failure;
