@@ -112,7 +112,7 @@ pub fn sample_context(project: &str, created_at: UnixMillis) -> Context {
         id: sample_id(created_at),
         project: project.to_owned(),
         model: "sample-model".to_owned(),
-        requested_model: "models/Sample Model".to_owned(),
+        requested_model: "models/Sample \u{0} Model".to_owned(),
         mode: ContextMode::Session,
         profile: ProfileKind::Ark,
         ttl_seconds: 3600,

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
 
+mod columns;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 mod cursor;

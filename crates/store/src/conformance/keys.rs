@@ -15,7 +15,7 @@ pub fn sample_key(project: &str, seed: u8, created_at: UnixMillis) -> KeyRecord 
             seed ^ name[index % name.len()] ^ index as u8
         }),
         hint: "hf-abc".to_owned(),
-        label: "ada's laptop, 大小".to_owned(),
+        label: "ada's laptop, \u{0} 大小".to_owned(),
         scopes: vec![KeyScope::Admin, KeyScope::Inference],
         created_at,
         revoked_at: None,
@@ -110,11 +110,10 @@ pub async fn lists_are_oldest_first(store: &dyn KeyStore) {
 
     let listed = store.list_keys(Some("key-list-a")).await.expect("listed");
     assert_eq!(listed, [oldest.clone(), newest.clone()]);
-    let listed = store
-        .list_keys(Some("key-list-none"))
-        .await
-        .expect("listed");
-    assert_eq!(listed, []);
+    for unknown in ["key-list-none", "key-list-a\u{0}"] {
+        let listed = store.list_keys(Some(unknown)).await.expect("listed");
+        assert_eq!(listed, []);
+    }
     let mut listed = store.list_keys(None).await.expect("listed");
     listed.retain(|key| key.project.starts_with("key-list-"));
     assert_eq!(listed, [oldest, middle, newest]);
@@ -137,5 +136,7 @@ pub async fn the_first_revocation_counts(store: &dyn KeyStore) {
     assert!(!key.is_revoked(NOW + 9) && key.is_revoked(NOW + 10));
     let found = store.key_by_hash(&other.hash).await.expect("asked");
     assert_eq!(found, Some(other));
-    assert_not_found(store.revoke_key("key-unknown", NOW).await);
+    for unknown in ["key-unknown", "", "key-\u{0}"] {
+        assert_not_found(store.revoke_key(unknown, NOW).await);
+    }
 }

@@ -5,6 +5,7 @@ use holdfast_protocol::UnixMillis;
 use super::{LIFETIME, NOW, assert_conflict, assert_not_found, in_parallel};
 use crate::{Chain, ChainLink, ResponseRecord, ResponseStore, ResponseUsage, StoreError};
 
+pub mod agreement;
 pub mod conversations;
 pub mod endings;
 
@@ -80,7 +81,7 @@ async fn assert_gone(store: &dyn ResponseStore, project: &str, id: &str, now: Un
 pub async fn a_response_reads_back_whole(store: &dyn ResponseStore) {
     let full = sample_response("r-whole", "r-whole-1");
     let next = ResponseRecord {
-        model: "another \u{1F980}".to_owned(),
+        model: "another \u{0} \u{1F980}".to_owned(),
         conversation: None,
         created_at: NOW + 1,
         expires_at: NOW + 2 * LIFETIME,
@@ -131,13 +132,17 @@ pub async fn foreign_responses_are_unknown(store: &dyn ResponseStore) {
         ("r-owner", "r-owner-2"),
         ("", "r-owner-1"),
         ("r-owner", ""),
+        ("r-owner", "r-owner-1\u{0}"),
+        ("r-owner\u{0}", "r-owner-1"),
     ] {
         assert_gone(store, project, id, NOW).await;
     }
     let stored = store.response("r-owner", "r-owner-1", NOW).await;
     assert_eq!(stored.expect("there"), record);
     assert_eq!(chain(store, &record, NOW).await, whole(&[&record]));
-    assert_eq!(usage(store, "r-stranger").await, ResponseUsage::default());
+    for project in ["r-stranger", "r-owner\u{0}"] {
+        assert_eq!(usage(store, project).await, ResponseUsage::default());
+    }
 }
 
 /// Several may continue from one, and each has only its own way to the first.

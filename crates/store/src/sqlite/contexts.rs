@@ -11,6 +11,7 @@ use sqlx::{Connection, Row};
 use super::SqliteStore;
 use super::failure::{failure, insert_failure};
 use super::rows::{self, context_columns};
+use crate::columns::integer;
 use crate::cursor::Cursor;
 use crate::{AppendTurn, ContextStore, LIST_LIMIT_MAX, StoreError};
 
@@ -86,7 +87,7 @@ impl ContextStore for SqliteStore {
         now: UnixMillis,
     ) -> Result<Context, StoreError> {
         let messages = rows::turn_text(&append.turn.messages)?;
-        let prefix_tokens = rows::integer("prefix_tokens", append.prefix_tokens)?;
+        let prefix_tokens = integer("prefix_tokens", append.prefix_tokens)?;
         let expected_version = i64::try_from(expected_version).map_err(|_| StoreError::Conflict)?;
 
         let mut transaction = self.begin().await?;

@@ -32,19 +32,6 @@ pub(super) fn insert_failure(error: sqlx::Error) -> StoreError {
     }
 }
 
-/// The text of a JSON error is left out, because it can quote what it could not read.
-pub(super) fn json_failure(column: &str, error: &serde_json::Error) -> StoreError {
-    StoreError::Corrupt(format!(
-        "column `{column}` is not the expected JSON ({:?} error at character {})",
-        error.classify(),
-        error.column()
-    ))
-}
-
-pub(super) fn wrong_value(column: &str) -> StoreError {
-    StoreError::Corrupt(format!("column `{column}` has an unknown value"))
-}
-
 /// Result codes: <https://sqlite.org/rescode.html>.
 fn database_failure(error: &dyn DatabaseError) -> StoreError {
     let code = error

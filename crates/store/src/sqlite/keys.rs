@@ -6,6 +6,7 @@ use holdfast_protocol::UnixMillis;
 use super::SqliteStore;
 use super::failure::{failure, insert_failure};
 use super::rows;
+use crate::columns::scope_words;
 use crate::{KeyRecord, KeyStore, ProjectRecord, StoreError};
 
 /// What [`rows::key`] reads, for `concat!`.
@@ -58,7 +59,7 @@ impl KeyStore for SqliteStore {
         .bind(key.hash.as_slice())
         .bind(&key.hint)
         .bind(&key.label)
-        .bind(rows::scope_words(&key.scopes))
+        .bind(scope_words(&key.scopes))
         .bind(key.created_at)
         .bind(key.revoked_at)
         .bind(&key.project)

@@ -12,8 +12,9 @@ mod trees;
 
 use super::SqliteStore;
 use super::failure::{failure, insert_failure};
-use super::rows::{count, integer};
+use super::rows::count;
 use crate::StoreError;
+use crate::columns::integer;
 use crate::responses::{
     Chain, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
     ResponseUsage,

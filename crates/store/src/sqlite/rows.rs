@@ -1,14 +1,15 @@
 //! Rows to values and back.
 
 use holdfast_protocol::chat::Message;
-use holdfast_protocol::context::{
-    Context, ContextContent, ContextId, ContextMode, Expiry, ProfileKind, StoredMessage, Turn,
-};
+use holdfast_protocol::context::{Context, ContextContent, ContextId, StoredMessage, Turn};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
-use super::failure::{failure, json_failure, wrong_value};
-use crate::{KeyRecord, KeyScope, StoreError};
+use super::failure::failure;
+use crate::columns::{
+    expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
+};
+use crate::{KeyRecord, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
 macro_rules! context_columns {
@@ -140,35 +141,18 @@ pub(super) fn content(rows: &[SqliteRow]) -> Result<ContextContent, StoreError> 
     })
 }
 
-pub(super) fn scope_words(scopes: &[KeyScope]) -> String {
-    let words: Vec<&str> = scopes.iter().map(|scope| scope.as_str()).collect();
-    words.join(" ")
-}
-
 pub(super) fn key(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
     let hash: Vec<u8> = row.try_get("hash").map_err(failure)?;
-    let scopes: Option<Vec<KeyScope>> = required(row, "scopes")?
-        .split_whitespace()
-        .map(KeyScope::parse)
-        .collect();
     Ok(KeyRecord {
         id: row.try_get("id").map_err(failure)?,
         project: row.try_get("project").map_err(failure)?,
         hash: hash.try_into().map_err(|_| wrong_value("hash"))?,
         hint: row.try_get("hint").map_err(failure)?,
         label: row.try_get("label").map_err(failure)?,
-        // A key whose scopes are not all known must not get by with the rest of them.
-        scopes: scopes
-            .filter(|scopes| !scopes.is_empty())
-            .ok_or_else(|| wrong_value("scopes"))?,
+        scopes: word(row, "scopes", scopes_of)?,
         created_at: row.try_get("created_at").map_err(failure)?,
         revoked_at: row.try_get("revoked_at").map_err(failure)?,
     })
-}
-
-/// SQLite's integers are signed.
-pub(super) fn integer(column: &str, value: u64) -> Result<i64, StoreError> {
-    i64::try_from(value).map_err(|_| wrong_value(column))
 }
 
 pub(super) fn count(row: &SqliteRow, column: &str) -> Result<u64, StoreError> {
@@ -184,35 +168,6 @@ fn required<'row>(row: &'row SqliteRow, column: &str) -> Result<&'row str, Store
     row.try_get(column).map_err(failure)
 }
 
-fn json<T>(column: &str, result: serde_json::Result<T>) -> Result<T, StoreError> {
-    result.map_err(|error| json_failure(column, &error))
-}
-
 fn word<T>(row: &SqliteRow, column: &str, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
     parse(required(row, column)?).ok_or_else(|| wrong_value(column))
-}
-
-fn mode_of(word: &str) -> Option<ContextMode> {
-    [ContextMode::CommonPrefix, ContextMode::Session]
-        .into_iter()
-        .find(|mode| mode.as_str() == word)
-}
-
-fn profile_of(word: &str) -> Option<ProfileKind> {
-    [ProfileKind::Gemini, ProfileKind::Ark, ProfileKind::Native]
-        .into_iter()
-        .find(|profile| profile.as_str() == word)
-}
-
-fn expiry_word(expiry: Expiry) -> &'static str {
-    match expiry {
-        Expiry::Fixed => "fixed",
-        Expiry::Sliding => "sliding",
-    }
-}
-
-fn expiry_of(word: &str) -> Option<Expiry> {
-    [Expiry::Fixed, Expiry::Sliding]
-        .into_iter()
-        .find(|expiry| expiry_word(*expiry) == word)
 }

@@ -8,9 +8,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::failure::failure;
-use super::rows::{count, integer};
+use super::rows::count;
+use crate::StoreError;
+use crate::columns::{integer, wrong_value};
 use crate::upstreams::{Account, AccountChange, AccountRecord, HandleRecord, UpstreamStore};
-use crate::{StoreError, sqlite::failure::wrong_value};
 
 /// What [`handle`] reads, for `concat!`.
 macro_rules! handle_columns {
