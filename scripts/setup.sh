@@ -7,10 +7,13 @@ set -eu
 
 build="g++ make cmake libclang-dev pkg-config python3 python3-pip ca-certificates"
 test="python3-venv nodejs npm curl"
+# Tests start servers of their own from its programs.
+database="postgresql"
 
 wanted="$build"
 case "${1:-build}" in
-    test|bench) wanted="$build $test" ;;
+    test) wanted="$build $test $database" ;;
+    bench) wanted="$build $test" ;;
 esac
 
 have() {
@@ -26,6 +29,7 @@ have() {
         libclang-dev) ls /usr/lib/llvm-*/lib /usr/lib/*/ 2>/dev/null |
             grep -Eq '^libclang(-[0-9][0-9.]*)?\.so' ;;
         pkg-config) command -v pkg-config >/dev/null ;;
+        postgresql) ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null ;;
         *) dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
     esac
 }
@@ -47,6 +51,10 @@ fi
 as_root=""
 [ "$(id -u)" = 0 ] || as_root=sudo
 
+install_packages() {
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends "$@"
+}
+
 if [ -n "$missing" ]; then
     if ! command -v apt-get >/dev/null; then
         echo "These are needed and can't be installed here, because this is not Debian:$missing" >&2
@@ -58,7 +66,15 @@ if [ -n "$missing" ]; then
     fi
     echo "Installing Debian packages:$missing"
     $as_root apt-get update -q
-    DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -q --no-install-recommends $missing
+    case " $missing " in
+        *" postgresql "*)
+            # The package would make a database and start a server for it, which nobody here asked for.
+            install_packages postgresql-common
+            $as_root sed -i 's/^[# ]*create_main_cluster.*/create_main_cluster = false/' \
+                /etc/postgresql-common/createcluster.conf
+            ;;
+    esac
+    install_packages $missing
 fi
 
 unpack_nginx() {

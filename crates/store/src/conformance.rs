@@ -3,7 +3,7 @@
 //! [`contexts`], [`keys`], [`upstreams`] and [`responses`] run everything, on a store that nobody else uses; each function also stands alone. They
 //! need a runtime with several threads. Differences between stores, which the suite leaves open:
 //! - `MemoryStore` keeps nothing beyond its own life.
-//! - `SqliteStore` answers `Corrupt` for counts beyond 63 bits.
+//! - `SqliteStore` and `PostgresStore` answer `Corrupt` for counts beyond 63 bits.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -20,6 +20,7 @@ use crate::{AppendTurn, ContextStore, KeyStore, ResponseStore, StoreError};
 pub mod keys;
 pub mod lifetime;
 pub mod listing;
+pub mod postgres_server;
 pub mod responses;
 pub mod stored;
 pub mod turns;

@@ -14,12 +14,14 @@ pub mod conformance;
 mod cursor;
 pub mod keys;
 pub mod memory;
+pub mod postgres;
 pub mod responses;
 pub mod sqlite;
 pub mod upstreams;
 
 pub use keys::{KeyRecord, KeyScope, KeyStore, ProjectRecord};
 pub use memory::MemoryStore;
+pub use postgres::{PostgresOptions, PostgresStore};
 pub use responses::{
     Chain, ChainLink, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
     ResponseUsage,

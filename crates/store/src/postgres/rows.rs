@@ -1,0 +1,196 @@
+//! Rows to values and back.
+
+use holdfast_protocol::chat::Message;
+use holdfast_protocol::context::{Context, ContextContent, ContextId, StoredMessage, Turn};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::Row;
+use sqlx::postgres::{PgArguments, PgRow};
+
+use super::failure::failure;
+use crate::columns::{
+    expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
+};
+use crate::{KeyRecord, StoreError};
+
+/// The columns that [`context`] reads, for `concat!`.
+macro_rules! context_columns {
+    () => {
+        "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
+         prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit"
+    };
+}
+pub(super) use context_columns;
+
+/// Statement and values that store `context`'s row; it answers with the row's `sequence`.
+pub(super) fn insert_context(
+    context: &Context,
+) -> Result<sqlx::query::Query<'static, sqlx::Postgres, PgArguments>, StoreError> {
+    let (forked_from, forked_at_turn) = context.forked_from.clone().unzip();
+    let truncation = context.truncation.as_ref();
+    let tool_choice = context.tool_choice.as_ref();
+    Ok(sqlx::query(concat!(
+        "INSERT INTO contexts (",
+        context_columns!(),
+        ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
+         $22, $23, $24) RETURNING sequence"
+    ))
+    .bind(context.id.to_string())
+    .bind(context.project.clone())
+    .bind(context.mode.as_str())
+    .bind(context.profile.as_str())
+    .bind(i64::from(context.ttl_seconds))
+    .bind(expiry_word(context.expiry))
+    .bind(context.created_at)
+    .bind(context.expires_at)
+    .bind(integer("initial_tokens", context.initial_tokens)?)
+    .bind(integer("prefix_tokens", context.prefix_tokens)?)
+    .bind(i64::from(context.turn_count))
+    .bind(i64::from(context.dropped_messages))
+    .bind(integer("version", context.version)?)
+    .bind(forked_from.map(String::from))
+    .bind(forked_at_turn.map(i64::from))
+    .bind(context.model.clone().into_bytes())
+    .bind(context.requested_model.clone().into_bytes())
+    .bind(truncation.map(|value| to_json("truncation", value)).transpose()?)
+    .bind(tool_choice.map(|value| to_json("tool_choice", value)).transpose()?)
+    .bind(context.display_name.clone().map(String::into_bytes))
+    .bind(to_json("metadata", &context.metadata)?)
+    .bind(to_json("tools", &context.tools)?)
+    .bind(to_json("policy", &context.policy)?)
+    .bind(context.implicit.clone()))
+}
+
+pub(super) fn context(row: &PgRow) -> Result<Context, StoreError> {
+    let forked_from = row
+        .try_get::<Option<&str>, _>("forked_from")
+        .map_err(failure)?
+        .map(|id| id.parse().map_err(|_| wrong_value("forked_from")))
+        .transpose()?;
+    let forked_at_turn: Option<i64> = row.try_get("forked_at_turn").map_err(failure)?;
+    let forked_at_turn = forked_at_turn
+        .map(|turn| u32::try_from(turn).map_err(|_| wrong_value("forked_at_turn")))
+        .transpose()?;
+    Ok(Context {
+        id: context_id(row)?,
+        project: row.try_get("project").map_err(failure)?,
+        model: text(row, "model")?,
+        requested_model: text(row, "requested_model")?,
+        mode: word(row, "mode", mode_of)?,
+        profile: word(row, "profile", profile_of)?,
+        ttl_seconds: small(row, "ttl_seconds")?,
+        expiry: word(row, "expiry", expiry_of)?,
+        created_at: row.try_get("created_at").map_err(failure)?,
+        expires_at: row.try_get("expires_at").map_err(failure)?,
+        truncation: optional_json(row, "truncation")?,
+        tools: from_json(row, "tools")?,
+        tool_choice: optional_json(row, "tool_choice")?,
+        display_name: row
+            .try_get::<Option<Vec<u8>>, _>("display_name")
+            .map_err(failure)?
+            .map(|bytes| String::from_utf8(bytes).map_err(|_| wrong_value("display_name")))
+            .transpose()?,
+        metadata: from_json(row, "metadata")?,
+        policy: from_json(row, "policy")?,
+        initial_tokens: count(row, "initial_tokens")?,
+        prefix_tokens: count(row, "prefix_tokens")?,
+        turn_count: small(row, "turn_count")?,
+        dropped_messages: small(row, "dropped_messages")?,
+        version: count(row, "version")?,
+        forked_from: forked_from.zip(forked_at_turn),
+        implicit: row.try_get("implicit").map_err(failure)?,
+    })
+}
+
+pub(super) fn context_id(row: &PgRow) -> Result<ContextId, StoreError> {
+    word(row, "id", |id| id.parse().ok())
+}
+
+pub(super) fn initial_json(initial: &[Message]) -> Result<Vec<u8>, StoreError> {
+    to_json("initial", initial)
+}
+
+pub(super) fn turn_json(messages: &[StoredMessage]) -> Result<Vec<u8>, StoreError> {
+    to_json("messages", messages)
+}
+
+/// From rows of number, messages and time of commit, in order; number 0 stands for the initial messages.
+pub(super) fn content(rows: &[PgRow]) -> Result<ContextContent, StoreError> {
+    let (first, turns) = rows.split_first().ok_or(StoreError::NotFound)?;
+    if small(first, "number")? != 0 {
+        return Err(StoreError::Corrupt(
+            "the initial messages are missing".to_owned(),
+        ));
+    }
+    let turns = turns
+        .iter()
+        .map(|row| {
+            Ok(Turn {
+                number: small(row, "number")?,
+                messages: from_json(row, "messages")?,
+                committed_at: row.try_get("committed_at").map_err(failure)?,
+            })
+        })
+        .collect::<Result<_, StoreError>>()?;
+    Ok(ContextContent {
+        initial: from_json(first, "messages")?,
+        turns,
+    })
+}
+
+pub(super) fn key(row: &PgRow) -> Result<KeyRecord, StoreError> {
+    let hash: &[u8] = row.try_get("hash").map_err(failure)?;
+    Ok(KeyRecord {
+        id: row.try_get("id").map_err(failure)?,
+        project: row.try_get("project").map_err(failure)?,
+        hash: hash.try_into().map_err(|_| wrong_value("hash"))?,
+        hint: text(row, "hint")?,
+        label: text(row, "label")?,
+        scopes: word(row, "scopes", scopes_of)?,
+        created_at: row.try_get("created_at").map_err(failure)?,
+        revoked_at: row.try_get("revoked_at").map_err(failure)?,
+    })
+}
+
+pub(super) fn count(row: &PgRow, column: &str) -> Result<u64, StoreError> {
+    let value: i64 = row.try_get(column).map_err(failure)?;
+    u64::try_from(value).map_err(|_| wrong_value(column))
+}
+
+/// PostgreSQL has no unsigned integers, so that 32 bits are kept in 64.
+pub(super) fn small(row: &PgRow, column: &str) -> Result<u32, StoreError> {
+    let value: i64 = row.try_get(column).map_err(failure)?;
+    u32::try_from(value).map_err(|_| wrong_value(column))
+}
+
+/// A text that is kept as bytes, because it may have U+0000 in it.
+pub(super) fn text(row: &PgRow, column: &str) -> Result<String, StoreError> {
+    let bytes: Vec<u8> = row.try_get(column).map_err(failure)?;
+    String::from_utf8(bytes).map_err(|_| wrong_value(column))
+}
+
+fn to_json<T: Serialize + ?Sized>(column: &str, value: &T) -> Result<Vec<u8>, StoreError> {
+    json(column, serde_json::to_vec(value))
+}
+
+fn from_json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, StoreError> {
+    let bytes: &[u8] = row.try_get(column).map_err(failure)?;
+    json(column, serde_json::from_slice(bytes))
+}
+
+fn optional_json<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<Option<T>, StoreError> {
+    let bytes: Option<&[u8]> = row.try_get(column).map_err(failure)?;
+    bytes
+        .map(|bytes| json(column, serde_json::from_slice(bytes)))
+        .transpose()
+}
+
+fn word<T>(
+    row: &PgRow,
+    column: &str,
+    parse: impl FnOnce(&str) -> Option<T>,
+) -> Result<T, StoreError> {
+    let word: &str = row.try_get(column).map_err(failure)?;
+    parse(word).ok_or_else(|| wrong_value(column))
+}
