@@ -33,6 +33,9 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 /// How often what has expired is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
+/// How often what other replicas have made and removed is looked for: every so many sweeps.
+const CENSUS_EVERY: u32 = 6;
+
 /// Everything the gateway keeps durably.
 pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore {}
 
@@ -331,16 +334,30 @@ impl App {
         Ok(self.contexts.sweep().await? + self.responses.sweep().await?)
     }
 
+    /// Takes in what other replicas over the same store have made and removed, as the sweeper does by itself twice a
+    /// minute.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn take_census(&self) -> Result<(), StoreError> {
+        self.contexts.take_census().await
+    }
+
     async fn sweep_until_stopped(&self) {
         let mut ticks = tokio::time::interval(SWEEP_EVERY);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
+        for sweep in 0_u32.. {
             tokio::select! {
                 () = self.stopping.cancelled() => return,
                 _ = ticks.tick() => {}
             }
             if let Err(error) = self.sweep().await {
                 tracing::warn!(%error, "what has expired can't be removed now");
+            }
+            if sweep % CENSUS_EVERY == CENSUS_EVERY - 1
+                && let Err(error) = self.take_census().await
+            {
+                tracing::warn!(%error, "what other replicas have made and removed can't be looked for now");
             }
         }
     }

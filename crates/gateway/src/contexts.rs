@@ -4,10 +4,12 @@
 //! chat costs the same whatever its context's size, and so that open contexts still answer while the store is away.
 
 mod cache;
+mod census;
 mod implicit;
 mod living;
 mod sessions;
 mod sweeper;
+mod turn_guard;
 mod turns;
 
 use std::collections::HashSet;
@@ -17,7 +19,7 @@ use holdfast_protocol::context::{
     ContextContent, ContextPage, CreateContext, CreateSurface, ForkContext, ProfileKind,
 };
 use holdfast_protocol::{ApiError, Context, ContextId, Message, UnixMillis};
-use holdfast_store::StoreError;
+use holdfast_store::{LivingContext, StoreError};
 use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -102,9 +104,8 @@ impl Contexts {
     pub(crate) async fn resume(self: &Arc<Self>) -> Result<(), StoreError> {
         let contexts = self.store.living(self.now(), u32::MAX).await?;
         for context in &contexts {
-            self.living
-                .insert(&context.project, &context.id, context.prefix_tokens);
-            self.implicit.insert(context);
+            self.living.insert(&context.into());
+            self.implicit.insert(&context.into());
         }
         // Models may share an engine, so each is told of all; a name that an engine does not know does no harm.
         let pins: HashSet<String> = contexts
@@ -265,7 +266,7 @@ impl Contexts {
         {
             context.initial_tokens = tokens;
             context.prefix_tokens = tokens;
-            self.living.resize(&context.project, &context.id, tokens);
+            self.living.resize(&context.id, tokens);
         }
         let (answer, stored) = oneshot::channel();
         let contexts = Arc::clone(self);
@@ -309,10 +310,8 @@ impl Contexts {
         model: &Arc<Model>,
         context: &Context,
     ) -> Result<CreateGuard, ApiError> {
-        let reserve = || {
-            self.living
-                .reserve(&context.project, &context.id, context.prefix_tokens)
-        };
+        let counted = LivingContext::from(context);
+        let reserve = || self.living.reserve(&counted);
         if reserve().is_err() {
             // Expired contexts that the sweeper has not met yet must not stand in the way.
             self.sweep().await.map_err(store_error)?;
@@ -356,7 +355,12 @@ impl Contexts {
                     None => Err(unavailable()),
                 }
             }
-            Err(error) => Err(store_error(error)),
+            Err(error) => {
+                if matches!(error, StoreError::NotFound) {
+                    self.forget_removed(project, id, now);
+                }
+                Err(store_error(error))
+            }
         }
     }
 
@@ -379,8 +383,7 @@ impl Contexts {
         };
         if self.store.is_shared() && stored.is_ok() {
             // Another replica may have created it.
-            self.living
-                .insert(&context.project, &context.id, context.prefix_tokens);
+            self.living.insert(&context.into());
         }
         let content = self.store.content(&context.project, &context.id).await;
         let mut content = content.map_err(|error| {
@@ -437,6 +440,19 @@ impl Contexts {
             .await
     }
 
+    /// After the store has said that it has no such context for the project: one that by what is still in memory should
+    /// live was removed by another replica, and must not come back to life while the store is away. An expired one is
+    /// the sweep's.
+    fn forget_removed(&self, project: &str, id: &ContextId, now: UnixMillis) {
+        let known = self.cache().row(id);
+        if let Some(context) = known
+            && context.project == project
+            && !context.is_expired(now)
+        {
+            self.forget(&context);
+        }
+    }
+
     /// After a context has left the store.
     fn forget(&self, context: &Context) {
         // First, so that `settle_removed` on another task sees it and undoes what it has just put back.
@@ -467,6 +483,7 @@ struct CreateGuard {
 
 impl CreateGuard {
     fn keep(mut self) {
+        self.living.settle(&self.id);
         self.kept = true;
     }
 }

@@ -52,6 +52,7 @@ pub async fn contexts(store: &dyn ContextStore) {
     listing::pages_are_stable_under_changes(store).await;
     listing::wrong_cursors_are_unknown(store).await;
     listing::living_spans_projects(store).await;
+    listing::the_census_is_complete(store).await;
 }
 
 /// Everything an [`UpstreamStore`](crate::UpstreamStore) promises. Run it alone on its store.

@@ -145,6 +145,37 @@ pub trait ContextStore: Send + Sync {
     /// Living contexts of all projects with their content, for pinning state at start: at most `limit`, soonest to be
     /// used first (newest first). Without content; fetch it by [`ContextStore::content`].
     async fn living(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError>;
+
+    /// All living contexts of all projects in no order, and of each only what counting them needs: whoever shares the
+    /// store learns from it what others have made and removed.
+    async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError>;
+}
+
+/// A living context in [`ContextStore::census`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LivingContext {
+    /// Its id.
+    pub id: ContextId,
+    /// Its owner.
+    pub project: String,
+    /// See [`Context::model`].
+    pub model: String,
+    /// See [`Context::prefix_tokens`].
+    pub prefix_tokens: u64,
+    /// See [`Context::implicit`].
+    pub implicit: Option<String>,
+}
+
+impl From<&Context> for LivingContext {
+    fn from(context: &Context) -> Self {
+        LivingContext {
+            id: context.id.clone(),
+            project: context.project.clone(),
+            model: context.model.clone(),
+            prefix_tokens: context.prefix_tokens,
+            implicit: context.implicit.clone(),
+        }
+    }
 }
 
 /// What a finished turn changes.

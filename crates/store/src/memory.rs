@@ -14,7 +14,7 @@ mod upstreams;
 use crate::cursor::Cursor;
 use crate::{
     AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, KeyStore, LIST_LIMIT_MAX,
-    ProjectRecord, StoreError,
+    LivingContext, ProjectRecord, StoreError,
 };
 
 /// Everything in memory; nothing survives the process.
@@ -285,6 +285,15 @@ impl ContextStore for MemoryStore {
             (right.created_at, &right.id).cmp(&(left.created_at, &left.id))
         });
         Ok(living.into_iter().take(limit as usize).cloned().collect())
+    }
+
+    async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError> {
+        let state = self.state();
+        let contexts = state.contexts.values().map(|entry| &entry.context);
+        Ok(contexts
+            .filter(|context| !context.is_expired(now))
+            .map(LivingContext::from)
+            .collect())
     }
 }
 

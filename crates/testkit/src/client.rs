@@ -39,6 +39,22 @@ impl TestClient {
         self.key.as_deref().unwrap_or_default()
     }
 
+    /// The same at another gateway.
+    pub fn at(&self, gateway: &crate::TestGateway) -> TestClient {
+        TestClient {
+            base: gateway.url.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// The same with another key.
+    pub fn with_key(&self, key: &str) -> TestClient {
+        TestClient {
+            key: Some(key.to_owned()),
+            ..self.clone()
+        }
+    }
+
     /// The same without a key.
     pub fn without_key(&self) -> TestClient {
         TestClient {

@@ -9,7 +9,7 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage};
 use holdfast_store::{
     AccountChange, AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, KeyStore,
-    ProjectRecord, StoreError, UpstreamStore,
+    LivingContext, ProjectRecord, StoreError, UpstreamStore,
 };
 use tokio::sync::Semaphore;
 
@@ -281,6 +281,10 @@ impl ContextStore for FaultyStore {
 
     async fn living(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError> {
         self.inner.living(now, limit).await
+    }
+
+    async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError> {
+        self.inner.census(now).await
     }
 }
 

@@ -13,7 +13,9 @@ use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::Profile;
 use holdfast_protocol::context::{OnTooSmall, ProfileKind};
 use holdfast_protocol::provider;
-use holdfast_store::{KeyScope, KeyStore, MemoryStore, SqliteStore};
+use holdfast_store::{
+    KeyScope, KeyStore, MemoryStore, PostgresOptions, PostgresStore, SqliteStore,
+};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -176,6 +178,12 @@ impl TestGatewayBuilder {
     #[must_use]
     pub fn store(mut self, store: &Arc<dyn Store>) -> Self {
         self.store = Some(Arc::clone(store));
+        self
+    }
+
+    /// A PostgreSQL, which other gateways may share.
+    pub async fn postgres(mut self, options: &PostgresOptions) -> Self {
+        self.store = Some(Arc::new(PostgresStore::open(options).await.unwrap()));
         self
     }
 

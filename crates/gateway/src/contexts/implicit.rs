@@ -9,7 +9,7 @@
 //! the first are units of their own in the prefix: the next request of a conversation continues from what the one before
 //! has computed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_protocol::chat::{ChatRequest, Message};
@@ -18,7 +18,10 @@ use holdfast_protocol::context::{
     ProfileKind, StoredMessage, Turn, Warm,
 };
 use holdfast_protocol::usage::{CacheStatus, Origin};
-use holdfast_protocol::{ApiError, Context, ContextId, Receipt, Role, UnixMillis, Usage};
+use holdfast_protocol::{
+    ApiError, Context, ContextId, ErrorKind, Receipt, Role, UnixMillis, Usage,
+};
+use holdfast_store::LivingContext;
 
 use super::{Contexts, Created, new_id, rendered_at};
 use crate::backend::{PrefixContent, PreparedPrefix, TurnSize};
@@ -123,7 +126,7 @@ struct Wanted {
 
 impl Implicit {
     /// Takes in a context, new or from before the start.
-    pub(super) fn insert(&self, context: &Context) {
+    pub(super) fn insert(&self, context: &LivingContext) {
         let Some(digest) = &context.implicit else {
             return;
         };
@@ -147,6 +150,14 @@ impl Implicit {
         );
     }
 
+    /// Takes in a context that another replica has made, unless one that holds the same is known.
+    pub(super) fn insert_new(&self, context: &LivingContext) {
+        let is_known = |digest: &String| self.index().by_digest.contains_key(digest);
+        if !context.implicit.as_ref().is_some_and(is_known) {
+            self.insert(context);
+        }
+    }
+
     /// Forgets a context that is gone.
     pub(super) fn remove(&self, context: &Context) {
         let Some(digest) = &context.implicit else {
@@ -160,6 +171,20 @@ impl Implicit {
             .is_some_and(|known| known.id == context.id)
         {
             index.remove(digest);
+        }
+    }
+
+    /// Forgets those whose contexts are gone, when nobody knows what these held.
+    pub(super) fn remove_all(&self, gone: &HashSet<ContextId>) {
+        let mut index = self.index();
+        let digests: Vec<String> = index
+            .by_digest
+            .iter()
+            .filter(|(_, known)| gone.contains(&known.id))
+            .map(|(digest, _)| digest.clone())
+            .collect();
+        for digest in digests {
+            index.remove(&digest);
         }
     }
 
@@ -498,7 +523,7 @@ impl Contexts {
         };
         let is_held = model.backend.implicit().answers_bare;
         let created = self.establish(model, context, content, prefix).await?;
-        self.implicit.insert(&created.context);
+        self.implicit.insert(&LivingContext::from(&created.context));
         Ok((created, is_held))
     }
 
@@ -513,6 +538,12 @@ impl Contexts {
                     return false;
                 }
                 self.forget(&context);
+                true
+            }
+            // Another replica has removed it.
+            Err(error) if error.kind == ErrorKind::ContextNotFound => {
+                self.implicit.remove_all(&HashSet::from([id.clone()]));
+                self.living.remove(&id);
                 true
             }
             Err(_) => false,

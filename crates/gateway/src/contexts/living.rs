@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_protocol::{ApiError, ContextId, ErrorKind};
+use holdfast_store::LivingContext;
 
 use crate::events::Events;
 
@@ -17,9 +18,17 @@ pub(super) struct Living {
 
 #[derive(Default)]
 struct Counts {
-    contexts: HashMap<ContextId, (Arc<str>, u64)>,
+    contexts: HashMap<ContextId, Counted>,
     projects: HashMap<Arc<str>, Total>,
     tokens: u64,
+}
+
+struct Counted {
+    project: Arc<str>,
+    model: Arc<str>,
+    tokens: u64,
+    /// Not while it is being made.
+    is_stored: bool,
 }
 
 #[derive(Default)]
@@ -38,50 +47,59 @@ impl Living {
         }
     }
 
-    /// Counts a new context, if its project's limits allow one more.
-    pub(super) fn reserve(
-        &self,
-        project: &str,
-        id: &ContextId,
-        tokens: u64,
-    ) -> Result<(), ApiError> {
+    /// Counts a context that is being made, if its project's limits allow one more.
+    pub(super) fn reserve(&self, context: &LivingContext) -> Result<(), ApiError> {
         let mut counts = self.counts();
         let (contexts, held_tokens) = counts
             .projects
-            .get(project)
+            .get(context.project.as_str())
             .map_or((0, 0), |total| (total.contexts, total.tokens));
         if contexts >= self.contexts_max {
             return Err(limit_reached(format!(
                 "{contexts} living contexts, which is its limit"
             )));
         }
+        let tokens = context.prefix_tokens;
         if held_tokens.saturating_add(tokens) > self.tokens_max {
             return Err(limit_reached(format!(
                 "{held_tokens} tokens in living contexts; {tokens} more would exceed its limit of {}",
                 self.tokens_max
             )));
         }
-        counts.insert(project, id, tokens);
+        counts.insert(context, false);
         self.publish(&counts);
         Ok(())
     }
 
-    /// Counts a context that was there before the start, whatever the limits say.
-    pub(super) fn insert(&self, project: &str, id: &ContextId, tokens: u64) {
+    /// What was reserved has been stored.
+    pub(super) fn settle(&self, id: &ContextId) {
+        if let Some(counted) = self.counts().contexts.get_mut(id) {
+            counted.is_stored = true;
+        }
+    }
+
+    /// Counts a context that is in the store, whatever the limits say.
+    pub(super) fn insert(&self, context: &LivingContext) {
         let mut counts = self.counts();
-        counts.remove(id);
-        counts.insert(project, id, tokens);
+        counts.remove(&context.id);
+        counts.insert(context, true);
         self.publish(&counts);
     }
 
     /// Counts a context's new size, unless the context has been removed.
-    pub(super) fn resize(&self, project: &str, id: &ContextId, tokens: u64) {
+    pub(super) fn resize(&self, id: &ContextId, tokens: u64) {
         let mut counts = self.counts();
-        if counts.contexts.contains_key(id) {
-            counts.remove(id);
-            counts.insert(project, id, tokens);
-            self.publish(&counts);
-        }
+        counts.resize(id, tokens);
+        self.publish(&counts);
+    }
+
+    /// The stored contexts that are counted, with their models.
+    pub(super) fn stored(&self) -> HashMap<ContextId, Arc<str>> {
+        let counts = self.counts();
+        let stored = counts.contexts.iter().filter(|(_, it)| it.is_stored);
+        stored
+            .map(|(id, counted)| (id.clone(), Arc::clone(&counted.model)))
+            .collect()
     }
 
     /// Whether it is counted.
@@ -107,28 +125,46 @@ impl Living {
 }
 
 impl Counts {
-    fn insert(&mut self, project: &str, id: &ContextId, tokens: u64) {
-        let project = match self.projects.get_key_value(project) {
+    fn insert(&mut self, context: &LivingContext, is_stored: bool) {
+        let project = match self.projects.get_key_value(context.project.as_str()) {
             Some((known, _)) => Arc::clone(known),
-            None => Arc::from(project),
+            None => Arc::from(context.project.as_str()),
         };
+        let tokens = context.prefix_tokens;
         let total = self.projects.entry(Arc::clone(&project)).or_default();
         total.contexts += 1;
         total.tokens += tokens;
         self.tokens += tokens;
-        self.contexts.insert(id.clone(), (project, tokens));
+        let counted = Counted {
+            project,
+            model: Arc::from(context.model.as_str()),
+            tokens,
+            is_stored,
+        };
+        self.contexts.insert(context.id.clone(), counted);
+    }
+
+    fn resize(&mut self, id: &ContextId, tokens: u64) {
+        let Some(counted) = self.contexts.get_mut(id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut counted.tokens, tokens);
+        self.tokens = self.tokens - before + tokens;
+        if let Some(total) = self.projects.get_mut(&counted.project) {
+            total.tokens = total.tokens - before + tokens;
+        }
     }
 
     fn remove(&mut self, id: &ContextId) {
-        let Some((project, tokens)) = self.contexts.remove(id) else {
+        let Some(counted) = self.contexts.remove(id) else {
             return;
         };
-        self.tokens -= tokens;
-        if let Some(total) = self.projects.get_mut(&project) {
+        self.tokens -= counted.tokens;
+        if let Some(total) = self.projects.get_mut(&counted.project) {
             total.contexts -= 1;
-            total.tokens -= tokens;
+            total.tokens -= counted.tokens;
             if total.contexts == 0 {
-                self.projects.remove(&project);
+                self.projects.remove(&counted.project);
             }
         }
     }

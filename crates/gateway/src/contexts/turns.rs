@@ -12,7 +12,7 @@ use holdfast_protocol::{ApiError, Context, ContextId, Message, Role, UnixMillis}
 use holdfast_store::{AppendTurn, StoreError};
 
 use super::cache::Loaded;
-use super::sessions::IdGuard;
+use super::turn_guard::TurnGuard;
 use super::{Contexts, rendered_at, store_error, unavailable};
 use crate::backend::{ChatPrefix, PrefixContent, PreparedPrefix};
 use crate::idempotency::Recorder;
@@ -25,7 +25,7 @@ pub(crate) struct OpenContext {
     /// Its model.
     pub(crate) model: Arc<Model>,
     loaded: Loaded,
-    session: Option<IdGuard>,
+    session: Option<TurnGuard>,
 }
 
 /// A finished turn, measured and ready to be committed.
@@ -94,12 +94,7 @@ impl Contexts {
         let session = match context.mode {
             ContextMode::CommonPrefix => None,
             ContextMode::Session => {
-                let wait = Duration::from_millis(self.limits.session_wait_ms);
-                let guard = self
-                    .sessions
-                    .lock_within(id, wait)
-                    .await
-                    .ok_or_else(ApiError::context_busy)?;
+                let guard = self.take_turn(id).await?;
                 // The turn that held the lock may have moved it on or outlived it.
                 context = self
                     .store
@@ -263,9 +258,7 @@ impl Contexts {
             contexts.events.turn_committed();
             recorder.record(response, contexts.now());
             model.backend.hold_later(&committed, &prefix);
-            contexts
-                .living
-                .resize(&context.project, &context.id, committed.prefix_tokens);
+            contexts.living.resize(&context.id, committed.prefix_tokens);
             // Out of the cache first, so that ours is the only reference and appending does not copy the history.
             contexts.cache().remove(&context.id);
             let mut content = loaded.content;
@@ -274,7 +267,9 @@ impl Contexts {
                 .cache()
                 .insert(&committed, &Loaded { content, prefix });
             contexts.settle_removed(&committed, &model);
-            drop(session);
+            if let Some(session) = session {
+                session.give_back().await;
+            }
             Ok(committed)
         });
         task.await.unwrap_or_else(|error| {

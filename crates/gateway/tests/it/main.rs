@@ -17,6 +17,7 @@ mod limits;
 mod openapi;
 mod operations;
 mod outage;
+mod replicas;
 mod restart;
 mod sessions;
 mod streams;

@@ -150,3 +150,32 @@ pub async fn living_spans_projects(store: &dyn ContextStore) {
     assert_eq!(store.living(now, 2).await.expect("listed"), contexts[..2]);
     assert_eq!(store.living(now, 0).await.expect("listed"), []);
 }
+
+/// The census has every living context of all projects, implicit ones too, with what it says of each.
+pub async fn the_census_is_complete(store: &dyn ContextStore) {
+    let start = NOW + 2_000_000;
+    let named = sample_context("census-a", start);
+    let implicit = Context {
+        implicit: Some("digest".to_owned()),
+        prefix_tokens: 7,
+        ..sample_context("census-b", start)
+    };
+    let expired = sample_context("census-b", start);
+    let deleted = sample_context("census-a", start);
+    for context in [&named, &implicit, &expired, &deleted] {
+        insert(store, context).await;
+    }
+    let (project, id) = (&expired.project, &expired.id);
+    let set = store.set_ttl(project, id, 1, start + 1, start).await;
+    set.expect("there");
+    let removed = store.delete(&deleted.project, &deleted.id, start).await;
+    removed.expect("there");
+
+    let census = store.census(start + 1).await.expect("counted");
+    let mut ours: Vec<_> = census
+        .into_iter()
+        .filter(|living| living.project.starts_with("census-"))
+        .collect();
+    ours.sort_unstable_by(|left, right| left.project.cmp(&right.project));
+    assert_eq!(ours, [(&named).into(), (&implicit).into()]);
+}

@@ -4,14 +4,14 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
 use sqlx::Row;
-use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::postgres::PgConnection;
 
 use super::PostgresStore;
 use super::failure::{Failure, insert_failure};
 use super::rows::{self, context_columns};
 use crate::columns::integer;
 use crate::cursor::Cursor;
-use crate::{AppendTurn, ContextStore, LIST_LIMIT_MAX, StoreError};
+use crate::{AppendTurn, ContextStore, LIST_LIMIT_MAX, LivingContext, StoreError};
 
 #[async_trait]
 impl ContextStore for PostgresStore {
@@ -103,6 +103,10 @@ impl ContextStore for PostgresStore {
 
     async fn living(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError> {
         self.attempt(|| self.try_living(now, limit)).await
+    }
+
+    async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError> {
+        self.attempt(|| self.try_census(now)).await
     }
 }
 
@@ -322,7 +326,7 @@ impl PostgresStore {
         .await?;
         transaction.commit().await?;
 
-        let mut contexts = readable(&rows);
+        let mut contexts = rows::readable(&rows);
         contexts.sort_unstable_by(|left, right| {
             (left.expires_at, &left.id).cmp(&(right.expires_at, &right.id))
         });
@@ -339,7 +343,21 @@ impl PostgresStore {
         .bind(i64::from(limit))
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(readable(&rows))
+        Ok(rows::readable(&rows))
+    }
+
+    async fn try_census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, Failure> {
+        let rows = sqlx::query(
+            "SELECT id, project, model, prefix_tokens, implicit FROM contexts WHERE expires_at > $1",
+        )
+        .bind(now)
+        .fetch_all(&mut *self.connection().await?)
+        .await?;
+        // One damaged row must not keep the others from being counted; the start has named it.
+        Ok(rows
+            .iter()
+            .filter_map(|row| rows::living_context(row).ok())
+            .collect())
     }
 }
 
@@ -380,22 +398,4 @@ async fn check_living(
         Some(_) => Ok(()),
         None => Err(StoreError::NotFound.into()),
     }
-}
-
-/// Leaves out rows that can't be read: one damaged row must stop neither the sweep nor the start of the gateway.
-fn readable(rows: &[PgRow]) -> Vec<Context> {
-    rows.iter()
-        .filter_map(|row| {
-            rows::context(row)
-                .inspect_err(|error| {
-                    let id = rows::context_id(row).ok();
-                    tracing::warn!(
-                        context_id = id.as_ref().map(tracing::field::display),
-                        %error,
-                        "a stored context was skipped"
-                    );
-                })
-                .ok()
-        })
-        .collect()
 }

@@ -11,7 +11,7 @@ use super::failure::failure;
 use crate::columns::{
     expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
 };
-use crate::{KeyRecord, StoreError};
+use crate::{KeyRecord, LivingContext, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
 macro_rules! context_columns {
@@ -99,6 +99,34 @@ pub(super) fn context(row: &PgRow) -> Result<Context, StoreError> {
         dropped_messages: small(row, "dropped_messages")?,
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
+        implicit: row.try_get("implicit").map_err(failure)?,
+    })
+}
+
+/// Leaves out rows that can't be read: one damaged row must stop neither the sweep nor the start of the gateway.
+pub(super) fn readable(rows: &[PgRow]) -> Vec<Context> {
+    rows.iter()
+        .filter_map(|row| {
+            context(row)
+                .inspect_err(|error| {
+                    let id = context_id(row).ok();
+                    tracing::warn!(
+                        context_id = id.as_ref().map(tracing::field::display),
+                        %error,
+                        "a stored context was skipped"
+                    );
+                })
+                .ok()
+        })
+        .collect()
+}
+
+pub(super) fn living_context(row: &PgRow) -> Result<LivingContext, StoreError> {
+    Ok(LivingContext {
+        id: context_id(row)?,
+        project: row.try_get("project").map_err(failure)?,
+        model: text(row, "model")?,
+        prefix_tokens: count(row, "prefix_tokens")?,
         implicit: row.try_get("implicit").map_err(failure)?,
     })
 }

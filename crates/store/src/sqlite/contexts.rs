@@ -13,7 +13,7 @@ use super::failure::{failure, insert_failure};
 use super::rows::{self, context_columns};
 use crate::columns::integer;
 use crate::cursor::Cursor;
-use crate::{AppendTurn, ContextStore, LIST_LIMIT_MAX, StoreError};
+use crate::{AppendTurn, ContextStore, LIST_LIMIT_MAX, LivingContext, StoreError};
 
 #[async_trait]
 impl ContextStore for SqliteStore {
@@ -244,6 +244,21 @@ impl ContextStore for SqliteStore {
         .await
         .map_err(failure)?;
         Ok(readable(&rows))
+    }
+
+    async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, project, model, prefix_tokens, implicit FROM contexts WHERE expires_at > ?",
+        )
+        .bind(now)
+        .fetch_all(&self.readers)
+        .await
+        .map_err(failure)?;
+        // One damaged row must not keep the others from being counted; the start has named it.
+        Ok(rows
+            .iter()
+            .filter_map(|row| rows::living_context(row).ok())
+            .collect())
     }
 }
 

@@ -9,7 +9,7 @@ use super::failure::failure;
 use crate::columns::{
     expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
 };
-use crate::{KeyRecord, StoreError};
+use crate::{KeyRecord, LivingContext, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
 macro_rules! context_columns {
@@ -98,6 +98,16 @@ pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
         dropped_messages: row.try_get("dropped_messages").map_err(failure)?,
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
+        implicit: text(row, "implicit")?.map(str::to_owned),
+    })
+}
+
+pub(super) fn living_context(row: &SqliteRow) -> Result<LivingContext, StoreError> {
+    Ok(LivingContext {
+        id: context_id(row)?,
+        project: row.try_get("project").map_err(failure)?,
+        model: row.try_get("model").map_err(failure)?,
+        prefix_tokens: count(row, "prefix_tokens")?,
         implicit: text(row, "implicit")?.map(str::to_owned),
     })
 }
