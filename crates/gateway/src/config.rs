@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_protocol::context::OnTooSmall;
+use holdfast_store::PostgresOptions;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -35,6 +36,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Listening and data.
     pub server: ServerConfig,
+    /// Where contexts, keys and responses are kept.
+    pub storage: StorageConfig,
     /// Logging.
     pub log: LogConfig,
     /// Rules for contexts.
@@ -72,6 +75,18 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Time for running requests to finish at shutdown, seconds.
     pub drain_seconds: u64,
+}
+
+/// `[storage]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StorageConfig {
+    /// SQLite in the data directory.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres(PostgresOptions),
+    /// PostgreSQL, whose URL can't be had where the command runs, and why; only without secrets (see
+    /// [`Config::load_without_secrets`]).
+    OutOfReach(String),
 }
 
 /// `[log]`.
@@ -329,7 +344,7 @@ impl Config {
     }
 
     /// As [`Config::load`] without following references to secrets, for commands that do not serve and may run where
-    /// the server's secrets can't be read.
+    /// the server's secrets can't be read. The database's URL is followed where it can be.
     ///
     /// # Errors
     /// Everything else that is wrong with it.

@@ -10,28 +10,28 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::{Profile, UnixMillis};
-use holdfast_store::{KeyScope, KeyStore, SqliteStore, StoreError};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, system_clock};
+use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, Store, system_clock};
 use crate::config::{self, Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
-use crate::keys::{self, Secret};
+use crate::keys::Secret;
 use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
 };
 
 mod data_dir;
+mod first_key;
+mod storage;
 
 pub use data_dir::{DataDir, DataDirLock};
+pub use first_key::ensure_keys;
+pub(crate) use storage::OpenStore;
 
 /// The project that is there from the start.
 pub const DEFAULT_PROJECT: &str = "default";
-
-/// What a first or bootstrap key may do.
-const ALL_SCOPES: [KeyScope; 2] = [KeyScope::Admin, KeyScope::Inference];
 
 /// Waiting connections the system keeps for us.
 const BACKLOG: u32 = 1024;
@@ -111,19 +111,20 @@ pub async fn run(
     let data_dir = DataDir::new(&config.server.data_dir);
     let _lock = data_dir.lock()?;
     let socket = bind(config.server.listen)?;
-    let store = open_store(&data_dir).await?;
+    let opened = OpenStore::open(&config.storage, &data_dir).await?;
+    let store = opened.store();
     let running = tokio::select! {
         running = start(&config, &data_dir, &store, &progress, announce) => running,
         () = shutdown.cancelled() => {
             announce(Announcement::Stopping);
-            store.close().await;
+            opened.close().await;
             return Ok(());
         }
     };
     let running = match running {
         Ok(running) => running,
         Err(error) => {
-            store.close().await;
+            opened.close().await;
             return Err(error);
         }
     };
@@ -133,7 +134,7 @@ pub async fn run(
     for engine in &running.engines {
         engine.stop().await;
     }
-    store.close().await;
+    opened.close().await;
     served
 }
 
@@ -147,7 +148,7 @@ struct Running {
 async fn start(
     config: &Config,
     data_dir: &DataDir,
-    store: &Arc<SqliteStore>,
+    store: &Arc<dyn Store>,
     progress: &Arc<dyn Progress>,
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<Running, ServeError> {
@@ -196,7 +197,7 @@ async fn start(
         .collect();
     let salt = salt(config, data_dir)?;
     let app = App::new(
-        Arc::clone(store) as _,
+        Arc::clone(store),
         app_options(config, entries, salt),
         system_clock(),
     )
@@ -272,60 +273,6 @@ async fn listen(
     served.map_err(|error| ServeError::new(format!("the server failed: {error}")))
 }
 
-/// Makes sure that somebody can use the server: the bootstrap key where there is one, else a first key where there are
-/// no keys at all. Returns the key to be shown.
-///
-/// # Errors
-/// The store fails, or the key file can't be written.
-pub async fn ensure_keys(
-    config: &Config,
-    data_dir: &DataDir,
-    store: &dyn KeyStore,
-    now: UnixMillis,
-) -> Result<Option<Secret>, ServeError> {
-    let failed =
-        |error: StoreError| ServeError::new(format!("the keys can't be read or written: {error}"));
-    store
-        .ensure_project(DEFAULT_PROJECT, now)
-        .await
-        .map_err(failed)?;
-    if let Some(secret) = &config.auth.bootstrap_key {
-        match store
-            .key_by_hash(&keys::hash(secret.expose()))
-            .await
-            .map_err(failed)?
-        {
-            None => {
-                let record =
-                    keys::record_for(secret, DEFAULT_PROJECT, "bootstrap", &ALL_SCOPES, now);
-                store.insert_key(&record).await.map_err(failed)?;
-            }
-            // Somebody revoked it on purpose; a restart is no reason to undo that.
-            Some(record) if record.revoked_at.is_some() => {
-                tracing::warn!(
-                    key = record.id,
-                    "the bootstrap key has been revoked and stays so"
-                );
-            }
-            Some(_) => {}
-        }
-        return Ok(None);
-    }
-    if !config.auth.required || !store.list_keys(None).await.map_err(failed)?.is_empty() {
-        return Ok(None);
-    }
-    let (secret, record) = keys::new_key(DEFAULT_PROJECT, "first", &ALL_SCOPES, now);
-    // The file comes first: a key in the store that nobody has seen would lock everybody out.
-    data_dir.write_first_key(&secret).map_err(|error| {
-        ServeError::new(format!(
-            "the first key can't be written to {}: {error}",
-            data_dir.first_key_file().display()
-        ))
-    })?;
-    store.insert_key(&record).await.map_err(failed)?;
-    Ok(Some(secret))
-}
-
 /// Milliseconds since the Unix epoch.
 pub fn now() -> UnixMillis {
     SystemTime::now()
@@ -393,14 +340,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         _ => {}
     }
     address
-}
-
-async fn open_store(data_dir: &DataDir) -> Result<Arc<SqliteStore>, ServeError> {
-    let path = data_dir.database();
-    SqliteStore::open(&path).await.map(Arc::new).map_err(|error| {
-        ServeError::new(format!("the database {} can't be opened: {error}", path.display()))
-            .help("`holdfast doctor` says more; a copy of the folder is safe to look into while no server runs")
-    })
 }
 
 async fn open_model(

@@ -59,6 +59,15 @@ impl PostgresOptions {
     pub fn problem(&self) -> Option<String> {
         connect::options(self).err()
     }
+
+    /// Asks the server for its version, and changes nothing there.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer or let us in.
+    pub async fn server_version(&self) -> Result<String, StoreError> {
+        let connect = connect::options(self).map_err(StoreError::Unavailable)?;
+        connect::server_version(&connect, self.connection_wait).await
+    }
 }
 
 impl fmt::Debug for PostgresOptions {

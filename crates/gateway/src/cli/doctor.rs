@@ -5,11 +5,11 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use holdfast_store::{KeyStore, SqliteStore};
+use holdfast_store::{KeyStore, PostgresOptions, SqliteStore};
 use serde_json::{Value, json};
 
 use crate::app::UpstreamOptions;
-use crate::config::Config;
+use crate::config::{Config, StorageConfig};
 use crate::models::{ModelError, ModelReference, ModelStore, gguf::GgufInfo};
 use crate::serve::DataDir;
 
@@ -148,7 +148,13 @@ async fn examine(session: &Session) -> Vec<Check> {
     let data_dir = DataDir::new(&config.server.data_dir);
     let is_running = data_dir.is_locked();
     checks.push(folder(&data_dir, is_running));
-    checks.push(database(&data_dir, is_running).await);
+    checks.push(match &config.storage {
+        StorageConfig::Sqlite => database(&data_dir, is_running).await,
+        StorageConfig::Postgres(options) => postgres(options).await,
+        StorageConfig::OutOfReach(why) => {
+            Check::warn("database", why.clone(), "run this where the server runs")
+        }
+    });
     let infos = models(&config, &mut checks);
     checks.extend(config.upstreams.iter().map(upstream));
     checks.push(memory(&config, &infos));
@@ -263,6 +269,18 @@ async fn database(data_dir: &DataDir, is_running: bool) -> Check {
             "database",
             format!("{} can't be read: {error}", path.display()),
             "put a backup in its place, or move it away to start afresh",
+        ),
+    }
+}
+
+/// Looks without opening it: that would bring the schema up to date, which is for servers to do.
+async fn postgres(options: &PostgresOptions) -> Check {
+    match options.server_version().await {
+        Ok(version) => Check::ok("database", format!("PostgreSQL {version} answers")),
+        Err(error) => Check::fail(
+            "database",
+            format!("PostgreSQL: {error}"),
+            "check `storage.url`, and whether the database is there and reachable from here",
         ),
     }
 }

@@ -1,15 +1,14 @@
 //! `holdfast key`: over HTTP while a server runs, else in the store itself.
 
-use std::sync::Arc;
-
 use clap::{Subcommand, ValueEnum};
-use holdfast_store::{KeyRecord, KeyScope, KeyStore, SqliteStore, StoreError};
+use holdfast_store::{KeyRecord, KeyScope, StoreError};
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::client::Patience;
+use crate::config::StorageConfig;
 use crate::keys;
-use crate::serve::{DEFAULT_PROJECT, DataDir, DataDirLock, now};
+use crate::serve::{DEFAULT_PROJECT, DataDir, DataDirLock, OpenStore, now};
 
 use super::output::plain;
 use super::{Failure, Session, connection};
@@ -133,17 +132,14 @@ async fn create(
     if let Some(offline) = Offline::open(session).await? {
         let scopes: Vec<KeyScope> = scopes.iter().copied().map(KeyScope::from).collect();
         let (secret, record) = keys::new_key(project, label, &scopes, now());
-        offline
-            .store
-            .ensure_project(project, now())
-            .await
-            .map_err(store_failure)?;
-        offline
-            .store
-            .insert_key(&record)
-            .await
-            .map_err(store_failure)?;
+        let store = offline.store.store();
+        let made = async {
+            store.ensure_project(project, now()).await?;
+            store.insert_key(&record).await
+        };
+        let made = made.await;
         offline.store.close().await;
+        made.map_err(store_failure)?;
         let mut shown = key_json(&record);
         shown["key"] = secret.expose().into();
         return Ok(shown);
@@ -164,8 +160,9 @@ async fn create(
 
 async fn list(session: &Session) -> Result<Vec<Value>, Failure> {
     if let Some(offline) = Offline::open(session).await? {
-        let keys = offline.store.list_keys(None).await.map_err(store_failure)?;
+        let keys = offline.store.store().list_keys(None).await;
         offline.store.close().await;
+        let keys = keys.map_err(store_failure)?;
         return Ok(keys.iter().map(key_json).collect());
     }
     let answer = connection::client(session)?
@@ -182,7 +179,7 @@ async fn list(session: &Session) -> Result<Vec<Value>, Failure> {
 
 async fn revoke(session: &Session, id: &str) -> Result<(), Failure> {
     if let Some(offline) = Offline::open(session).await? {
-        let revoked = offline.store.revoke_key(id, now()).await;
+        let revoked = offline.store.store().revoke_key(id, now()).await;
         offline.store.close().await;
         return revoked.map(drop).map_err(store_failure);
     }
@@ -198,10 +195,11 @@ async fn revoke(session: &Session, id: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The store, opened by this process because no server has it.
+/// The store, opened by this process because no server of this machine has it.
 struct Offline {
-    store: Arc<SqliteStore>,
-    _lock: DataDirLock,
+    store: OpenStore,
+    /// What keeps servers from opening it meanwhile, where it is nobody else's.
+    _lock: Option<DataDirLock>,
 }
 
 impl Offline {
@@ -210,23 +208,25 @@ impl Offline {
         if session.url.is_some() || session.environment.get("HOLDFAST_URL").is_some() {
             return Ok(None);
         }
-        let data_dir = DataDir::new(session.config()?.server.data_dir);
+        let config = session.config()?;
+        let data_dir = DataDir::new(&config.server.data_dir);
         if data_dir.is_locked() {
             return Ok(None);
         }
-        if !data_dir.database().is_file() {
+        let is_own = config.storage == StorageConfig::Sqlite;
+        if is_own && !data_dir.database().is_file() {
             return Err(Failure::new(format!(
                 "there is no server and no database in {}",
                 data_dir.path().display()
             ))
             .help("start a server with `holdfast serve`, or name its folder with --data-dir or its address with --url"));
         }
-        let lock = data_dir.lock()?;
-        let store = SqliteStore::open(data_dir.database())
-            .await
-            .map_err(store_failure)?;
+        let lock = match is_own {
+            true => Some(data_dir.lock()?),
+            false => None,
+        };
         Ok(Some(Offline {
-            store: Arc::new(store),
+            store: OpenStore::open(&config.storage, &data_dir).await?,
             _lock: lock,
         }))
     }

@@ -62,6 +62,8 @@ impl<T: JsonSchema> JsonSchema for Located<T> {
 pub(super) struct File {
     /// Where and how the server listens, and where it keeps its data.
     pub(super) server: Server,
+    /// Where contexts, keys and responses are kept.
+    pub(super) storage: Storage,
     /// What is written to standard error.
     pub(super) log: Log,
     /// Rules for contexts.
@@ -99,6 +101,23 @@ pub(super) struct Server {
     pub(super) connections_max: Option<Located<u64>>,
     /// How long running requests may take to finish when the server stops, seconds. Default: 30.
     pub(super) drain_seconds: Option<Located<u64>>,
+}
+
+/// Where contexts, keys and responses are kept: in SQLite in the data directory (the default), or in a PostgreSQL that
+/// several servers may share.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct Storage {
+    /// A PostgreSQL database, such as `postgres://holdfast@db.internal/holdfast?sslmode=verify-full`. With a password in
+    /// it, it is given by reference: `env:NAME` or `file:PATH`. HOLDFAST_STORAGE_URL wins. Default: none, and SQLite.
+    pub(super) url: Option<Located<String>>,
+    /// Most connections to PostgreSQL at a time. Default: 16.
+    pub(super) connections_max: Option<Located<u32>>,
+    /// How long a request waits for a free connection, and for a PostgreSQL that does not answer, milliseconds.
+    /// Default: 5000.
+    pub(super) connection_wait_ms: Option<Located<u64>>,
+    /// How long one statement may take in PostgreSQL, milliseconds. Default: 10000.
+    pub(super) statement_ms_max: Option<Located<u64>>,
 }
 
 /// What is written to standard error.
@@ -257,6 +276,7 @@ impl File {
         for (key, value) in document.into_inner() {
             match key.get_ref().as_ref() {
                 "server" => file.server = table(value, "[server]", problems),
+                "storage" => file.storage = table(value, "[storage]", problems),
                 "log" => file.log = table(value, "[log]", problems),
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "responses" => file.responses = table(value, "[responses]", problems),

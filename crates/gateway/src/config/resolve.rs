@@ -22,10 +22,12 @@ use crate::models::ModelReference;
 
 mod credentials;
 mod models;
+mod storage;
 mod upstreams;
 mod values;
 
 use models::models;
+use storage::storage;
 use upstreams::upstreams;
 use values::{Names, number, optional, referred, size};
 
@@ -86,6 +88,7 @@ pub(super) fn resolve(
     let config = Config {
         responses: responses(&file.responses, &mut problems),
         file: path.map(Path::to_path_buf),
+        storage: storage(&file.storage, &scope, &mut problems),
         log: log(&file.log, environment, &mut problems),
         contexts,
         catalog: Arc::new(catalog),

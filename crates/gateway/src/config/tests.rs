@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::file::{self, keys};
 use super::*;
 
+mod storage;
 mod upstreams;
 
 fn home() -> Environment {
@@ -385,6 +386,7 @@ fn with_references(text: &str) -> Environment {
         let name = part.split('"').next().unwrap();
         let value = match name {
             "GOOGLE_SERVICE_ACCOUNT" => SERVICE_ACCOUNT,
+            "DATABASE_URL" => "postgres://holdfast:0123456789abcdef@db.internal/holdfast",
             _ => "0123456789abcdef",
         };
         environment.0.insert(name.to_owned(), value.to_owned());
@@ -497,6 +499,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         .collect();
     let known = [
         keys::<file::Server>(),
+        keys::<file::Storage>(),
         keys::<file::Log>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
@@ -514,16 +517,19 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     }
 }
 
-/// The settings of an upstream stand there with three spaces behind their `#`.
-#[test]
-fn the_annotated_upstream_shows_the_real_defaults() {
+/// The lines of `examples/holdfast.toml` from this one on that stand there with three spaces behind their `#`.
+fn annotated_block(first: &str) -> String {
     let text = std::fs::read_to_string(root().join("examples/holdfast.toml")).unwrap();
-    let block: String = text
-        .lines()
-        .skip_while(|line| *line != "#   [[upstreams]]")
+    text.lines()
+        .skip_while(|line| *line != format!("#   {first}"))
         .map_while(|line| line.strip_prefix("#   "))
         .flat_map(|line| [line, "\n"])
-        .collect();
+        .collect()
+}
+
+#[test]
+fn the_annotated_upstream_shows_the_real_defaults() {
+    let block = annotated_block("[[upstreams]]");
     let parse = |text: &str| {
         Config::parse(
             Path::new("x"),

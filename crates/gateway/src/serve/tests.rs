@@ -2,11 +2,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use holdfast_store::MemoryStore;
+use holdfast_store::{KeyStore, MemoryStore};
 use tempfile::TempDir;
 
+use super::first_key::ALL_SCOPES;
 use super::*;
 use crate::config::{Environment, Flags};
+use crate::keys;
 
 fn fixture(variables: [(&str, &str); 1]) -> (TempDir, Config, DataDir) {
     let folder = tempfile::tempdir().unwrap();
@@ -69,6 +71,30 @@ async fn a_bootstrap_key_is_made_once_and_never_shown() {
     let after = store.list_keys(None).await.unwrap();
     assert_eq!(after.len(), 1);
     assert_eq!(after[0].revoked_at, Some(3));
+}
+
+#[tokio::test]
+async fn servers_that_start_together_make_one_key_and_show_it_once() {
+    let store = MemoryStore::default();
+    let fixtures: Vec<_> = (0..4).map(|_| fixture([("HOME", "/")])).collect();
+    let starts = fixtures
+        .iter()
+        .map(|(_, config, data_dir)| ensure_keys(config, data_dir, &store, 1));
+    let shown = futures_util::future::join_all(starts).await;
+    let shown: Vec<_> = shown.into_iter().filter_map(Result::unwrap).collect();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(store.list_keys(None).await.unwrap().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_was_killed_while_it_made_the_first_key_holds_up_nobody() {
+    let (_folder, config, data_dir) = fixture([("HOME", "/")]);
+    let store = MemoryStore::default();
+    holdfast_store::UpstreamStore::acquire_lease(&store, "first key", "killed", 2, 1)
+        .await
+        .unwrap();
+    let made = ensure_keys(&config, &data_dir, &store, 2).await.unwrap();
+    assert!(made.is_some());
 }
 
 #[test]

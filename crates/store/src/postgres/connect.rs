@@ -96,11 +96,13 @@ pub(super) async fn prepare(
     connect: &PgConnectOptions,
     connection_wait: Duration,
 ) -> Result<(), StoreError> {
-    let mut connection = tokio::time::timeout(connection_wait, Box::pin(connect.connect()))
-        .await
-        .map_err(|_| StoreError::Unavailable("the database does not answer".to_owned()))?
-        .map_err(failure)?;
+    let mut connection = open(connect, connection_wait).await?;
     let prepared = tokio::time::timeout(MIGRATION_WAIT, async {
+        // Or else each start logs that the table which counts migrations is there.
+        sqlx::query("SET client_min_messages = warning")
+            .execute(&mut connection)
+            .await
+            .map_err(failure)?;
         check_encoding(&mut connection).await?;
         migrate(&mut connection).await
     })
@@ -112,6 +114,31 @@ pub(super) async fn prepare(
     });
     let _ = connection.close().await;
     prepared
+}
+
+pub(super) async fn server_version(
+    connect: &PgConnectOptions,
+    connection_wait: Duration,
+) -> Result<String, StoreError> {
+    let mut connection = open(connect, connection_wait).await?;
+    let version = sqlx::query_scalar("SHOW server_version").fetch_one(&mut connection);
+    let version = tokio::time::timeout(connection_wait, version).await;
+    let _ = connection.close().await;
+    version.map_err(|_| no_answer())?.map_err(failure)
+}
+
+async fn open(
+    connect: &PgConnectOptions,
+    connection_wait: Duration,
+) -> Result<PgConnection, StoreError> {
+    tokio::time::timeout(connection_wait, Box::pin(connect.connect()))
+        .await
+        .map_err(|_| no_answer())?
+        .map_err(failure)
+}
+
+fn no_answer() -> StoreError {
+    StoreError::Unavailable("the database does not answer".to_owned())
 }
 
 async fn check_encoding(connection: &mut PgConnection) -> Result<(), StoreError> {

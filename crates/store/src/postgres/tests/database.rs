@@ -20,6 +20,22 @@ async fn many_replicas_may_start_at_once_on_an_empty_database() {
 }
 
 #[tokio::test]
+async fn asking_for_the_version_changes_nothing() {
+    let options = options().await;
+    let version = options.server_version().await.unwrap();
+    assert!(version.starts_with(|first: char| first.is_ascii_digit()));
+    let connect = connect::options(&options).unwrap();
+    let pool = PgPoolOptions::new().connect_with(connect).await.unwrap();
+    let tables: i64 = sqlx::query_scalar(
+        "SELECT count(*) FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    assert_eq!(tables, 0);
+}
+
+#[tokio::test]
 async fn a_newer_schema_is_refused_by_name() {
     let options = options().await;
     let store = PostgresStore::open(&options).await.unwrap();

@@ -1,0 +1,127 @@
+//! Which database, and how it is used.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use holdfast_store::PostgresOptions;
+
+use super::super::StorageConfig;
+use super::super::file::{Located, Storage};
+use super::super::problems::Problems;
+use super::values::{number, secret};
+use super::{Scope, Secrets};
+
+/// The whole URL, where it may have a password in it.
+const BY_REFERENCE: &str =
+    "put the whole URL into a variable or a file and write `env:NAME` or `file:PATH`";
+
+pub(super) fn storage(file: &Storage, scope: &Scope<'_>, problems: &mut Problems) -> StorageConfig {
+    let (url, name, span) = if let Some(url) = scope.environment.get("HOLDFAST_STORAGE_URL") {
+        (Ok(url.to_owned()), "HOLDFAST_STORAGE_URL", None)
+    } else if let Some(url) = &file.url {
+        let text = url.get().as_str();
+        // Problems show the line that they are about, and this one may have a password in it.
+        let span = is_reference(text).then(|| url.span());
+        (followed(text, scope), "`url` in [storage]", span)
+    } else {
+        refuse_without_url(file, problems);
+        return StorageConfig::Sqlite;
+    };
+    let url = match url {
+        Ok(url) => url,
+        Err((why, _)) if scope.secrets == Secrets::Ignore => {
+            return StorageConfig::OutOfReach(format!("{name}: {why}"));
+        }
+        Err((why, help)) => {
+            problems.add_with_help(span, format!("{name}: {why}"), help);
+            return StorageConfig::Sqlite;
+        }
+    };
+    let options = PostgresOptions {
+        connections_max: number(
+            &file.connections_max,
+            "connections_max",
+            1..=1000,
+            16,
+            problems,
+        ),
+        connection_wait: milliseconds(
+            &file.connection_wait_ms,
+            "connection_wait_ms",
+            5_000,
+            problems,
+        ),
+        statement_time_max: milliseconds(
+            &file.statement_ms_max,
+            "statement_ms_max",
+            10_000,
+            problems,
+        ),
+        ..PostgresOptions::new(url)
+    };
+    if let Some(problem) = options.problem() {
+        problems.add_with_help(
+            span,
+            format!("{name}: {problem}"),
+            "write for example `postgres://holdfast@db.internal/holdfast`",
+        );
+    }
+    StorageConfig::Postgres(options)
+}
+
+fn is_reference(text: &str) -> bool {
+    text.starts_with("env:") || text.starts_with("file:")
+}
+
+/// The URL itself. The error never repeats the text.
+fn followed(text: &str, scope: &Scope<'_>) -> Result<String, (String, String)> {
+    if is_reference(text) {
+        return secret(text, scope).map(|url| url.expose().to_owned());
+    }
+    if has_password(text) {
+        return Err((
+            "a password is not written into the configuration, only referred to".into(),
+            BY_REFERENCE.into(),
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// In its usual place or among the parameters; a text that is no URL may be anything.
+fn has_password(text: &str) -> bool {
+    let Some((_, after_scheme)) = text.split_once("://") else {
+        return false;
+    };
+    let user = after_scheme.rsplit_once('@').map_or("", |(user, _)| user);
+    user.contains(':') || text.contains("password=")
+}
+
+/// Settings of a database that is not named do nothing, and whoever wrote them thinks otherwise.
+fn refuse_without_url(file: &Storage, problems: &mut Problems) {
+    let mut refuse = |key: &str, span: Option<Range<usize>>| {
+        if span.is_some() {
+            problems.add_with_help(
+                span,
+                format!("`{key}` is for PostgreSQL, and there is no `url`"),
+                "add `url = \"env:NAME\"`, or leave it out: SQLite in the data directory needs no settings",
+            );
+        }
+    };
+    let spans = (
+        file.connections_max.as_ref().map(Located::span),
+        file.connection_wait_ms.as_ref().map(Located::span),
+        file.statement_ms_max.as_ref().map(Located::span),
+    );
+    refuse("connections_max", spans.0);
+    refuse("connection_wait_ms", spans.1);
+    refuse("statement_ms_max", spans.2);
+}
+
+fn milliseconds(
+    value: &Option<Located<u64>>,
+    key: &str,
+    default: u64,
+    problems: &mut Problems,
+) -> Duration {
+    Duration::from_millis(number(value, key, 100..=600_000, default, problems))
+}
