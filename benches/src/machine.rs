@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::Result;
 use crate::report::say;
@@ -49,6 +50,37 @@ pub fn resident_bytes(process: Option<u32>) -> Result<u64> {
     let kib = field(&format!("/proc/{process}/status"), "VmRSS")
         .ok_or("the process's memory can't be read from /proc")?;
     Ok(kilobytes(&kib) * 1024)
+}
+
+/// Time that a process has had processors, all its threads together. Threads that have ended are not in it.
+///
+/// # Errors
+/// The process has gone, or the system has no `/proc` with scheduler statistics.
+pub fn processor_time(process: u32) -> Result<Duration> {
+    let mut time = Duration::ZERO;
+    for thread in fs::read_dir(format!("/proc/{process}/task"))? {
+        time += scheduled(&thread?.path())?;
+    }
+    Ok(time)
+}
+
+/// Time that the calling thread has had a processor.
+///
+/// # Errors
+/// The system has no `/proc` with scheduler statistics.
+pub fn own_processor_time() -> Result<Duration> {
+    scheduled(Path::new("/proc/thread-self"))
+}
+
+fn scheduled(thread: &Path) -> Result<Duration> {
+    let text = fs::read_to_string(thread.join("schedstat"))?;
+    let nanoseconds = text
+        .split(' ')
+        .next()
+        .and_then(|number| number.parse().ok());
+    nanoseconds
+        .map(Duration::from_nanos)
+        .ok_or_else(|| "a thread's time can't be read from /proc".into())
 }
 
 /// The kind of file system a folder is on, such as `ext4` or `tmpfs`; the cost of a sync depends on it.

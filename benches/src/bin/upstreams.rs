@@ -1,6 +1,8 @@
 //! What the gateway adds to a chat with an upstream: with a small request, with a large context sent whole by the client,
 //! and with the same context used by id. Beside it the upstream alone, and nginx in front of it.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -8,7 +10,9 @@ use axum::body::Bytes;
 use clap::Parser;
 use futures_util::future::try_join_all;
 use holdfast_benches::Result;
-use holdfast_benches::machine::{file_system, introduce, resident_bytes};
+use holdfast_benches::machine::{
+    file_system, introduce, own_processor_time, processor_time, resident_bytes,
+};
 use holdfast_benches::nginx::{self, Nginx};
 use holdfast_benches::options::Common;
 use holdfast_benches::prose::{QUESTIONS, text_of_size};
@@ -48,6 +52,9 @@ const PATH: &str = "/v1/chat/completions";
 
 /// How long a thinking upstream takes; real ones take longer.
 const THINKING: Duration = Duration::from_millis(5);
+
+/// Requests of each kind in a round that measures processor time.
+const WORK_REQUESTS: usize = 50;
 
 /// Requests of each kind before anything is measured: connections, copies and what is rendered once are there then.
 const WARM_UP: usize = 5;
@@ -211,6 +218,8 @@ async fn main() -> Result<()> {
     print_streamed(&cases)?;
     say("One client, differences of neighbouring requests, medians:");
     print_differences(&cases)?;
+    let rounds = arguments.common.size(20, 2);
+    print_work(&client, &gateway, &upstream, &cases, rounds).await?;
 
     let requests = arguments.common.size(200, 5);
     upstream.set_delay(THINKING);
@@ -662,6 +671,94 @@ fn print_differences(cases: &[Case]) -> Result<()> {
     Ok(())
 }
 
+/// Processor time of the gateway for one request of each kind: what else the machine does is not in it. Beside it what
+/// the same bytes take a thread that does nothing but write them.
+async fn print_work(
+    client: &reqwest::Client,
+    gateway: &Gateway,
+    upstream: &Upstream,
+    cases: &[Case],
+    rounds: usize,
+) -> Result<()> {
+    let process = gateway.process().ok_or("the gateway has ended")?;
+    let gateways: Vec<&Case> = cases
+        .iter()
+        .filter(|case| matches!(case.way, Way::Gateway(_)))
+        .collect();
+    let mut works = vec![Vec::new(); gateways.len()];
+    let mut writings = Vec::new();
+    for _ in 0..rounds {
+        for (case, works) in gateways.iter().zip(&mut works) {
+            let before = processor_time(process)?;
+            for _ in 0..WORK_REQUESTS {
+                whole(client, case).await?;
+            }
+            let took = processor_time(process)?.saturating_sub(before);
+            works.push(microseconds(took) / WORK_REQUESTS as f64);
+        }
+        let address = upstream.address();
+        let body = |request| {
+            Ok::<_, holdfast_benches::Error>(find(cases, (request, Way::Direct))?.plain.clone())
+        };
+        let (small, replay) = (body(Request::Small)?, body(Request::Replay)?);
+        let writing = tokio::task::spawn_blocking(move || {
+            Ok::<_, holdfast_benches::Error>(written(address, &replay)? - written(address, &small)?)
+        });
+        writings.push(writing.await??);
+    }
+
+    say("One client, processor time of the gateway for each whole answer, medians:");
+    say("");
+    let mut table = Table::new(&["request", "way", "processor time", "above 1 KB, same route"]);
+    for (case, work) in gateways.iter().zip(&works) {
+        let small = gateways
+            .iter()
+            .position(|small| small.request == Request::Small && small.way == case.way)
+            .ok_or("nothing was measured of small requests")?;
+        let above = work
+            .iter()
+            .zip(&works[small])
+            .map(|(more, less)| more - less);
+        table.row(vec![
+            case.request.title().to_owned(),
+            case.way.title(),
+            format!("{:.0} \u{b5}s", median(work)),
+            format!("{:.0} \u{b5}s", median(&above.collect::<Vec<f64>>())),
+        ]);
+    }
+    table.row(vec![
+        "context sent by a thread that only writes".to_owned(),
+        "direct".to_owned(),
+        String::new(),
+        format!("{:.0} \u{b5}s", median(&writings)),
+    ]);
+    table.print();
+    Ok(())
+}
+
+/// Processor time that sending this body takes the calling thread, and waiting for the answer, microseconds.
+fn written(address: SocketAddr, body: &[u8]) -> Result<f64> {
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_nodelay(true)?;
+    let mut request = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend_from_slice(body);
+    let mut answer = [0; 65_536];
+    let before = own_processor_time()?;
+    for _ in 0..WORK_REQUESTS {
+        connection.write_all(&request)?;
+        // The answer is small and comes at once.
+        if connection.read(&mut answer)? == 0 {
+            return Err("the upstream has closed the connection".into());
+        }
+    }
+    let took = own_processor_time()?.saturating_sub(before);
+    Ok(microseconds(took) / WORK_REQUESTS as f64)
+}
+
 async fn print_load(client: &reqwest::Client, cases: &[Case], time: Duration) -> Result<()> {
     note(&format!("upstreams: {CLIENTS} clients at once"));
     say("");
@@ -691,6 +788,10 @@ fn print_memory(gateway: &Gateway) -> Result<()> {
         mebibytes(resident_bytes(Some(process))?)
     ));
     Ok(())
+}
+
+fn microseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e6
 }
 
 fn milliseconds(duration: Duration) -> f64 {

@@ -23,14 +23,14 @@ use holdfast_protocol::dialect::openai::{self, wire};
 use holdfast_protocol::{ApiError, ChatRequest, Receipt};
 
 pub(super) use self::turn::new_id;
-use self::turn::{Begun, RunningTurn, Step};
+use self::turn::{Begun, RunningTurn, Sent, Step};
 use super::body::JsonBody;
 use super::observe::{Deadline, Trail};
 use super::reply::{self, Failure};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::backend::Answer;
-use crate::idempotency::{Delivery, DeliveryGuard, Fingerprint};
+use crate::idempotency::{Delivery, DeliveryGuard};
 use crate::routing::Model;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -146,19 +146,19 @@ async fn answer(
     keep: Option<Keep>,
 ) -> Result<Response, ApiError> {
     let is_stream = request.stream;
-    let fingerprint = match &request.context_id {
-        Some(id) => Some(Fingerprint::new(
-            id,
-            idempotency_key(&caller.headers)?,
-            body,
-        )),
+    let idempotency_key = match request.context_id {
+        Some(_) => idempotency_key(&caller.headers)?.map(str::to_owned),
         None => None,
+    };
+    let sent = Sent {
+        idempotency_key,
+        body: body.clone(),
     };
     let delivery = Arc::new(Delivery::default());
     // Dropped with this future or with the answer's body, whichever is last: then the delivery is over.
     let guard = Arc::new(DeliveryGuard::new(Arc::clone(&delivery)));
 
-    let begun = turn::begin(caller, request, fingerprint, delivery, keep).await?;
+    let begun = turn::begin(caller, request, sent, delivery, keep).await?;
     let mut response = match begun {
         Begun::Repeated(lost) if is_stream => repeated_stream(&lost, writer),
         Begun::Repeated(lost) => whole(&lost, &mut *writer),

@@ -77,11 +77,19 @@ struct TurnContext {
     recorder: Option<Recorder>,
 }
 
+/// What tells whether a request has been answered before.
+pub(super) struct Sent {
+    /// As the client gave it.
+    pub(super) idempotency_key: Option<String>,
+    /// The request as it came.
+    pub(super) body: Bytes,
+}
+
 /// Begins a turn. Returns with the first token, or with the reason why there is none.
 pub(super) async fn begin(
     caller: Caller,
     request: ChatRequest,
-    fingerprint: Option<Fingerprint>,
+    sent: Sent,
     delivery: Arc<Delivery>,
     keep: Option<Keep>,
 ) -> Result<Begun, ApiError> {
@@ -98,9 +106,10 @@ pub(super) async fn begin(
     trail.set_model(&model.entry.name);
 
     let mut recorder = None;
-    if let (Some(open), Some(fingerprint)) = (&open, fingerprint)
+    if let (Some(open), Some(id)) = (&open, &request.context_id)
         && open.is_session()
     {
+        let fingerprint = Fingerprint::new(id, sent.idempotency_key.as_deref(), &sent.body);
         if let Some(lost) = app.replays.find(&fingerprint, &delivery, app.now())? {
             app.events.answer_replayed();
             return Ok(Begun::Repeated(lost));
