@@ -1,5 +1,5 @@
-//! What the service is made of: store, models, limits, and the parts that work on them. Built once by `serve` (or by a
-//! test), shared by every request.
+//! What the service is made of: store, models, limits, and the parts that work on them. Built by `serve` (or by a test),
+//! and once more at each reload ([`crate::service`]); a request keeps the one it began with.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,13 +25,10 @@ pub use crate::upstream::{
     CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
     UpstreamOptions,
 };
-use crate::upstream::{Parts, Shared, Target, Upstreams};
+use crate::upstream::{Parts, Upstreams};
 
 /// How long stopping waits for writes that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(10);
-
-/// How often what has expired is looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything the gateway keeps durably.
 pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore {}
@@ -199,15 +196,15 @@ pub struct App {
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
     pub(crate) in_flight: Arc<Semaphore>,
-    pub(crate) upstreams: Arc<Shared>,
-    targets: Vec<Arc<Target>>,
+    pub(crate) upstreams: Upstreams,
+    share_prefixes: SharePrefixes,
     clock: Clock,
     pub(crate) tasks: TaskTracker,
-    stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl App {
-    /// Puts the parts together. Nothing runs before [`App::start`].
+    /// Puts the parts together. Nothing runs before [`crate::service::Service::start`].
     ///
     /// # Errors
     /// Two models share a name or alias, or there is none; the text says which.
@@ -242,9 +239,7 @@ impl App {
                 stopping: stopping.clone(),
             },
         )?;
-        let models = Models::new(models, share_prefixes, &upstreams)?;
-        let targets = models.targets();
-        let models = Arc::new(models);
+        let models = Arc::new(Models::new(models, share_prefixes, &upstreams, Vec::new())?);
         let contexts = Contexts::new(
             Arc::clone(&store),
             Arc::clone(&models),
@@ -264,12 +259,10 @@ impl App {
             authenticator: Authenticator::new(Arc::clone(&store), auth_required),
             contexts: Arc::new(contexts),
             replays: Replays::new(),
-            in_flight: Arc::new(Semaphore::new(
-                limits.connections_max.min(Semaphore::MAX_PERMITS),
-            )),
+            in_flight: in_flight(&limits),
             stopping,
-            upstreams: upstreams.shared,
-            targets,
+            upstreams,
+            share_prefixes,
             store,
             limits,
             create_total_tokens,
@@ -281,22 +274,60 @@ impl App {
         }))
     }
 
-    /// Takes up the contexts that live on and begins to remove expired ones.
+    /// The same service with other options: what lives on is shared, what differs is new. The salt and who shares prefixes
+    /// stay as they were, because what is cached is named by them.
+    ///
+    /// # Errors
+    /// See [`App::new`].
+    pub(crate) fn reloaded(&self, options: AppOptions) -> Result<Arc<App>, String> {
+        let AppOptions {
+            models,
+            limits,
+            share_prefixes: _,
+            create_total_tokens,
+            auto_context_keys,
+            upstreams,
+            catalog,
+            salt: _,
+            auth_required,
+        } = options;
+        let upstreams = self.upstreams.reloaded(upstreams, catalog)?;
+        let models = Arc::new(Models::new(
+            models,
+            self.share_prefixes,
+            &upstreams,
+            self.models.targets(),
+        )?);
+        let contexts = self.contexts.reloaded(Arc::clone(&models), limits.clone());
+        Ok(Arc::new(App {
+            responses: Arc::new(self.responses.reloaded(limits.clone())),
+            authenticator: self.authenticator.reloaded(auth_required),
+            contexts: Arc::new(contexts),
+            replays: self.replays.clone(),
+            in_flight: match limits.connections_max == self.limits.connections_max {
+                true => Arc::clone(&self.in_flight),
+                false => in_flight(&limits),
+            },
+            stopping: self.stopping.clone(),
+            upstreams,
+            share_prefixes: self.share_prefixes,
+            store: Arc::clone(&self.store),
+            limits,
+            create_total_tokens,
+            auto_context_keys,
+            models,
+            events: Arc::clone(&self.events),
+            clock: Arc::clone(&self.clock),
+            tasks: self.tasks.clone(),
+        }))
+    }
+
+    /// Takes up the contexts that live on.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn start(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.contexts.resume().await?;
-        let app = Arc::clone(self);
-        self.tasks
-            .spawn(async move { app.sweep_until_stopped().await });
-        if !self.targets.is_empty() {
-            self.tasks.spawn(crate::upstream::run(
-                Arc::clone(&self.upstreams),
-                self.targets.clone(),
-            ));
-        }
-        Ok(())
+    pub(crate) async fn resume(&self) -> Result<(), StoreError> {
+        self.contexts.resume().await
     }
 
     /// Ends the background work and waits, up to ten seconds, for writes that are under way. The engines are stopped
@@ -320,7 +351,7 @@ impl App {
     /// Does what the background work does for upstreams: pings, longer lives for handles, dropping those that nobody
     /// needs. It runs by itself every few seconds.
     pub async fn tend_upstreams(&self) {
-        crate::upstream::tend(&self.upstreams, &self.targets).await;
+        crate::upstream::tend(&self.upstreams.shared, &self.models.targets()).await;
     }
 
     /// Removes every context, response and conversation that has expired, as the sweeper does by itself every few seconds.
@@ -330,18 +361,10 @@ impl App {
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         Ok(self.contexts.sweep().await? + self.responses.sweep().await?)
     }
+}
 
-    async fn sweep_until_stopped(&self) {
-        let mut ticks = tokio::time::interval(SWEEP_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        loop {
-            tokio::select! {
-                () = self.stopping.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.sweep().await {
-                tracing::warn!(%error, "what has expired can't be removed now");
-            }
-        }
-    }
+fn in_flight(limits: &Limits) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(
+        limits.connections_max.min(Semaphore::MAX_PERMITS),
+    ))
 }

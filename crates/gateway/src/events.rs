@@ -70,6 +70,11 @@ struct UpstreamTokenLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {
     model: String,
 }
@@ -111,6 +116,7 @@ pub(crate) struct Events {
     turns_committed: Counter,
     replays: Counter,
     panics: Counter,
+    reloads: Family<ResultLabels, Counter>,
     upstream_requests: Family<UpstreamResultLabels, Counter>,
     upstream_tokens: Family<UpstreamTokenLabels, Counter>,
     upstream_handles: Family<UpstreamLabels, Counter>,
@@ -144,6 +150,7 @@ impl Events {
             turns_committed: Counter::default(),
             replays: Counter::default(),
             panics: Counter::default(),
+            reloads: Family::default(),
             upstream_requests: Family::default(),
             upstream_tokens: Family::default(),
             upstream_handles: Family::default(),
@@ -211,6 +218,11 @@ impl Events {
             "panics",
             "Requests that met a defect",
             events.panics.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration, by outcome",
+            events.reloads.clone(),
         );
         registry.register(
             "upstream_requests",
@@ -406,9 +418,17 @@ impl Events {
         );
     }
 
+    /// The configuration has been read again, or could not be.
+    pub(crate) fn reloaded(&self, is_ok: bool) {
+        let result = if is_ok { "ok" } else { "failed" };
+        self.reloads.get_or_create(&ResultLabels { result }).inc();
+    }
+
     /// Everything in the text format of OpenMetrics.
     pub(crate) fn encode(&self, models: &Models) -> String {
         self.engine.update(models);
+        // Those that have left the configuration would else stay as they were.
+        self.upstreams_resting.clear();
         for target in models.targets() {
             self.upstreams_resting
                 .get_or_create(&upstream_labels(&target))

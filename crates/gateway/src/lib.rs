@@ -19,4 +19,5 @@ mod responses;
 mod routing;
 pub mod serve;
 pub mod server;
+pub mod service;
 mod upstream;

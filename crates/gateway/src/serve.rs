@@ -13,7 +13,7 @@ use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::{KeyScope, KeyStore, SqliteStore, StoreError};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, system_clock};
@@ -22,10 +22,13 @@ use crate::keys::{self, Secret};
 use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
 };
+use crate::service::Service;
 
 mod data_dir;
+mod reload;
 
 pub use data_dir::{DataDir, DataDirLock};
+pub use reload::{ConfigSource, SetLogFilter};
 
 /// The project that is there from the start.
 pub const DEFAULT_PROJECT: &str = "default";
@@ -97,23 +100,25 @@ pub enum Announcement {
     Stopping,
 }
 
-/// Serves until a signal comes. The first SIGTERM or SIGINT lets running requests finish, the second ends the process.
+/// Serves until a signal comes. The first SIGTERM or SIGINT lets running requests finish, the second ends the process;
+/// SIGHUP reads the configuration from `source` again.
 ///
 /// # Errors
 /// Something that is needed can't be had, or listening failed later on.
 pub async fn run(
     config: Config,
+    source: ConfigSource,
     progress: Arc<dyn Progress>,
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<(), ServeError> {
     let shutdown = CancellationToken::new();
-    watch_signals(shutdown.clone())?;
+    let hangups = watch_signals(shutdown.clone())?;
     let data_dir = DataDir::new(&config.server.data_dir);
     let _lock = data_dir.lock()?;
     let socket = bind(config.server.listen)?;
     let store = open_store(&data_dir).await?;
     let running = tokio::select! {
-        running = start(&config, &data_dir, &store, &progress, announce) => running,
+        running = start(&config, source, &data_dir, &store, &progress, announce) => running,
         () = shutdown.cancelled() => {
             announce(Announcement::Stopping);
             store.close().await;
@@ -127,9 +132,19 @@ pub async fn run(
             return Err(error);
         }
     };
-    let served = listen(&config, &data_dir, socket, &running.app, shutdown, announce).await;
+    let reloading = tokio::spawn(reload_at(hangups, Arc::clone(&running.service)));
+    let served = listen(
+        &config,
+        &data_dir,
+        socket,
+        &running.service,
+        shutdown,
+        announce,
+    )
+    .await;
+    reloading.abort();
     data_dir.remove_address();
-    running.app.stop().await;
+    running.service.stop().await;
     for engine in &running.engines {
         engine.stop().await;
     }
@@ -139,13 +154,14 @@ pub async fn run(
 
 /// What start-up makes. The checked files stay locked, so that nobody removes what an engine has mapped.
 struct Running {
-    app: Arc<App>,
+    service: Arc<Service>,
     engines: Vec<Engine>,
     _files: Vec<OpenModel>,
 }
 
 async fn start(
     config: &Config,
+    source: ConfigSource,
     data_dir: &DataDir,
     store: &Arc<SqliteStore>,
     progress: &Arc<dyn Progress>,
@@ -153,7 +169,7 @@ async fn start(
 ) -> Result<Running, ServeError> {
     let first_key = ensure_keys(config, data_dir, &**store, now()).await?;
     let store_of_models = ModelStore::new(&config.models_dir);
-    let mut started = Vec::new();
+    let (mut started, mut files) = (Vec::new(), Vec::new());
     for (index, engine_config) in config.engines.iter().enumerate() {
         let open = open_model(&store_of_models, engine_config, progress).await?;
         let engine = start_engine(engine_config, data_dir, &open).await?;
@@ -170,10 +186,11 @@ async fn start(
             window_tokens: engine.info().window_tokens,
         });
         started.push(StartedEngine {
+            name: engine_config.name.clone(),
             created: created_seconds(&open),
             engine,
-            file: open,
         });
+        files.push(open);
     }
     for model in &config.models {
         if let config::ModelSource::Route {
@@ -201,7 +218,18 @@ async fn start(
         system_clock(),
     )
     .map_err(ServeError::new)?;
-    app.start()
+    let engines = started.iter().map(|started| started.engine.clone());
+    let engines = engines.collect();
+    let fixed = reload::Fixed {
+        config: config.clone(),
+        data_dir: data_dir.clone(),
+        store: Arc::clone(store) as _,
+        engines: started,
+        salt,
+    };
+    let service = Service::reloadable(app, reload::reread(source, fixed));
+    service
+        .start()
         .await
         .map_err(|error| ServeError::new(format!("the stored contexts can't be read: {error}")))?;
     // Last, so that nobody has to search for it above the lines of a long download.
@@ -211,21 +239,18 @@ async fn start(
             file: data_dir.first_key_file(),
         });
     }
-    let (engines, files) = started
-        .into_iter()
-        .map(|started| (started.engine, started.file))
-        .unzip();
     Ok(Running {
-        app,
+        service,
         engines,
         _files: files,
     })
 }
 
-/// An engine that runs, and the file it has mapped.
+/// An engine that runs.
 struct StartedEngine {
+    /// By the configuration.
+    name: String,
     engine: Engine,
-    file: OpenModel,
     /// Seconds since the Unix epoch.
     created: i64,
 }
@@ -239,7 +264,7 @@ async fn listen(
     config: &Config,
     data_dir: &DataDir,
     socket: TcpSocket,
-    app: &Arc<App>,
+    service: &Arc<Service>,
     shutdown: CancellationToken,
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<(), ServeError> {
@@ -256,7 +281,7 @@ async fn listen(
     });
     let stopping = shutdown.clone();
     let drain = Duration::from_secs(config.server.drain_seconds);
-    let served = crate::server::serve(Arc::clone(app), listener, shutdown, drain);
+    let served = crate::server::serve(Arc::clone(service), listener, shutdown, drain);
     tokio::pin!(served);
     let early = tokio::select! {
         served = &mut served => Some(served),
@@ -335,11 +360,13 @@ pub fn now() -> UnixMillis {
         })
 }
 
-fn watch_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
+/// Returns the stream of SIGHUPs: one that comes before the server is ready is kept, and does not end the process.
+fn watch_signals(shutdown: CancellationToken) -> Result<Signal, ServeError> {
     let failed =
         |error: std::io::Error| ServeError::new(format!("signals can't be watched: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let hangups = signal(SignalKind::hangup()).map_err(failed)?;
     tokio::spawn(async move {
         loop {
             let code = tokio::select! {
@@ -353,7 +380,14 @@ fn watch_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
             shutdown.cancel();
         }
     });
-    Ok(())
+    Ok(hangups)
+}
+
+async fn reload_at(mut hangups: Signal, service: Arc<Service>) {
+    while hangups.recv().await.is_some() {
+        // What it came to is in the log.
+        let _ = service.reload().await;
+    }
 }
 
 fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
@@ -500,15 +534,15 @@ async fn start_engine(
         })
 }
 
-/// `None` for an engine that was not started.
+/// `None` for an engine that does not run.
 fn model_entry(
     model: &ModelConfig,
     config: &Config,
     engines: &[StartedEngine],
 ) -> Option<ModelEntry> {
     let (source, window_tokens, owned_by, created) = match &model.source {
-        config::ModelSource::Engine(index) => {
-            let started = engines.get(*index)?;
+        config::ModelSource::Engine(_) => {
+            let started = reload::engine_of(model, config, engines)?;
             let engine = started.engine.clone();
             let window_tokens = engine.info().window_tokens;
             let source = ModelSource::Engine(engine);

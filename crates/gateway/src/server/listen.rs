@@ -1,18 +1,25 @@
 //! Sockets: accept, serve HTTP/1.1 and HTTP/2, stop gracefully.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
+use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::router;
 use crate::app::App;
+use crate::service::Service;
 
 /// A client has so long to send a request's head, counted from the connection or from the request before.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
@@ -32,15 +39,14 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 /// # Errors
 /// The listener has no address.
 pub async fn serve(
-    app: Arc<App>,
+    service: Arc<Service>,
     listener: TcpListener,
     shutdown: CancellationToken,
     drain: Duration,
 ) -> std::io::Result<()> {
     let address = listener.local_addr()?;
     tracing::info!(%address, "listening");
-    let builder = builder(app.limits.header_bytes_max);
-    let service = TowerToHyperService::new(router(app));
+    let front = Front::new(service);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
@@ -62,15 +68,14 @@ pub async fn serve(
             tracing::debug!(%error, "a connection is gone already");
             continue;
         }
-        let builder = builder.clone();
-        let service = service.clone();
+        let front = front.clone();
         let watcher = graceful.watcher();
         connections.spawn(async move {
             if !speaks_in_time(&stream).await {
                 return;
             }
-            let connection = builder
-                .serve_connection(TokioIo::new(stream), service)
+            let connection = builder(front.header_bytes_max())
+                .serve_connection(TokioIo::new(stream), front)
                 .into_owned();
             if let Err(error) = watcher.watch(connection).await {
                 tracing::debug!(error = %error, "a connection ended with an error");
@@ -89,6 +94,64 @@ pub async fn serve(
     }
     connections.shutdown().await;
     Ok(())
+}
+
+/// Gives each request to the application as it is when the request begins.
+#[derive(Clone)]
+struct Front {
+    service: Arc<Service>,
+    routed: Arc<ArcSwap<Routed>>,
+}
+
+/// An application and its routes.
+struct Routed {
+    app: Arc<App>,
+    router: Router,
+}
+
+impl Routed {
+    fn new(app: Arc<App>) -> Arc<Self> {
+        Arc::new(Routed {
+            router: router(Arc::clone(&app)),
+            app,
+        })
+    }
+}
+
+impl Front {
+    fn new(service: Arc<Service>) -> Self {
+        Front {
+            routed: Arc::new(ArcSwap::new(Routed::new(service.app()))),
+            service,
+        }
+    }
+
+    /// The routes of the present application. They are made again at the first request after a reload.
+    fn router(&self) -> Router {
+        let app = self.service.app();
+        let routed = self.routed.load();
+        if Arc::ptr_eq(&routed.app, &app) {
+            return routed.router.clone();
+        }
+        let routed = Routed::new(app);
+        self.routed.store(Arc::clone(&routed));
+        routed.router.clone()
+    }
+
+    fn header_bytes_max(&self) -> usize {
+        self.service.app().limits.header_bytes_max
+    }
+}
+
+impl hyper::service::Service<Request<Incoming>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = TowerToHyperServiceFuture<Router, Request<Incoming>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        request.extensions_mut().insert(Arc::clone(&self.service));
+        TowerToHyperService::new(self.router()).call(request)
+    }
 }
 
 fn builder(header_bytes_max: usize) -> Builder<TokioExecutor> {

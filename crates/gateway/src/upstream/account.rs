@@ -1,7 +1,7 @@
 //! One upstream account, and one model on it.
 
 use std::borrow::Cow;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
@@ -42,8 +42,6 @@ pub(crate) struct Upstream {
 
 /// One model on one upstream.
 pub(crate) struct Target {
-    /// Unique among all targets of the service.
-    pub(crate) id: usize,
     pub(crate) upstream: Arc<Upstream>,
     /// What the upstream calls it.
     pub(crate) model: String,
@@ -55,6 +53,14 @@ pub(crate) struct Target {
     pub(crate) place: String,
     /// What it costs, and on which day since 1970.
     price: Mutex<Option<(i64, Option<Arc<Priced>>)>>,
+    /// Shared with what it becomes after a reload.
+    pub(super) learnt: Arc<Learnt>,
+}
+
+/// What is learnt of a target while it is used, and outlives a reload that leaves its upstream as it is.
+pub(super) struct Learnt {
+    /// Names its renderings of prefixes; unique in this process.
+    pub(super) id: usize,
     /// Until when its refusal of markers is remembered, Unix milliseconds.
     pub(super) refuses_until: AtomicI64,
     /// The same for seals on reasoning.
@@ -63,6 +69,19 @@ pub(crate) struct Target {
     pub(super) pinging: AsyncMutex<()>,
     /// Held by a round of dropping copies.
     pub(super) dropping: AsyncMutex<()>,
+}
+
+impl Default for Learnt {
+    fn default() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Learnt {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            refuses_until: AtomicI64::new(0),
+            refuses_seals_until: AtomicI64::new(0),
+            pinging: AsyncMutex::default(),
+            dropping: AsyncMutex::default(),
+        }
+    }
 }
 
 impl Upstream {
@@ -89,7 +108,6 @@ impl Upstream {
 impl Target {
     /// `min_tokens` is the smallest cached prefix by the catalog, which the upstream's own setting overrides.
     pub(crate) fn new(
-        id: usize,
         upstream: &Arc<Upstream>,
         model: &str,
         priority: u32,
@@ -134,7 +152,6 @@ impl Target {
             cache.prewarm = prewarm;
         }
         Target {
-            id,
             place: format!(
                 "{}|{}|{}|{model}",
                 options.name, options.region, upstream.fingerprint
@@ -145,12 +162,22 @@ impl Target {
             weight,
             rules,
             dialect: dialect::upstream(options.dialect),
-            refuses_until: AtomicI64::new(0),
-            refuses_seals_until: AtomicI64::new(0),
             price: Mutex::default(),
-            pinging: AsyncMutex::default(),
-            dropping: AsyncMutex::default(),
+            learnt: Arc::default(),
         }
+    }
+
+    /// Whether what one has learnt, and its renderings, hold for the other.
+    pub(crate) fn is_like(&self, other: &Target) -> bool {
+        Arc::ptr_eq(&self.upstream, &other.upstream)
+            && self.model == other.model
+            && self.rules.cache.min_tokens == other.rules.cache.min_tokens
+    }
+
+    /// With what another one has learnt that was there before a reload.
+    pub(crate) fn after(mut self, before: &Target) -> Self {
+        self.learnt = Arc::clone(&before.learnt);
+        self
     }
 
     /// The rules with the lifetime that a request asks for as the only one: providers that report written tokens without

@@ -11,7 +11,7 @@ pub(super) mod plan;
 mod raw;
 mod turns;
 
-pub(crate) use background::{run, tend};
+pub(crate) use background::{run, tend, tend_until};
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -147,13 +147,16 @@ impl RouteBackend {
                 FailureKind::MarkerRefused | FailureKind::PrefixTooSmall if plan.can_degrade() => {
                     if failure.kind == FailureKind::MarkerRefused && plan.handle.is_none() {
                         let until = (self.shared.clock)() + REFUSAL_MS;
-                        target.refuses_until.store(until, Ordering::Relaxed);
+                        target.learnt.refuses_until.store(until, Ordering::Relaxed);
                     }
                     plan.send_plain(&self.shared, target, work, failure.kind.as_str())?;
                 }
                 FailureKind::SealRefused if plan.can_unseal(target, work) => {
                     let until = (self.shared.clock)() + REFUSAL_MS;
-                    target.refuses_seals_until.store(until, Ordering::Relaxed);
+                    target
+                        .learnt
+                        .refuses_seals_until
+                        .store(until, Ordering::Relaxed);
                     plan.unseal(&self.shared, target, work)?;
                 }
                 _ => return Err(Refusal::Failed(failure)),

@@ -17,6 +17,8 @@ mod limits;
 mod openapi;
 mod operations;
 mod outage;
+mod process;
+mod reload;
 mod restart;
 mod sessions;
 mod streams;
