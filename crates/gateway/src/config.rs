@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::app::{Catalog, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
+use crate::tls::{Tls, TlsFiles};
 
 mod file;
 mod problems;
@@ -35,6 +36,8 @@ pub struct Config {
     pub file: Option<PathBuf>,
     /// Listening and data.
     pub server: ServerConfig,
+    /// `[server.tls]`.
+    pub tls: Option<TlsConfig>,
     /// Logging.
     pub log: LogConfig,
     /// Rules for contexts.
@@ -72,6 +75,15 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Time for running requests to finish at shutdown, seconds.
     pub drain_seconds: u64,
+}
+
+/// `[server.tls]`.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Where everything is.
+    pub files: TlsFiles,
+    /// What the files hold; `None` where secrets were not followed.
+    pub loaded: Option<Tls>,
 }
 
 /// `[log]`.

@@ -20,4 +20,5 @@ mod routing;
 pub mod serve;
 pub mod server;
 pub mod service;
+pub mod tls;
 mod upstream;

@@ -23,6 +23,7 @@ use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
 };
 use crate::service::Service;
+use crate::tls::{Certificates, Tls};
 
 mod data_dir;
 mod reload;
@@ -35,6 +36,11 @@ pub const DEFAULT_PROJECT: &str = "default";
 
 /// What a first or bootstrap key may do.
 const ALL_SCOPES: [KeyScope; 2] = [KeyScope::Admin, KeyScope::Inference];
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// A certificate that ends within this is worth a warning, seconds: those who renew for you do so a month ahead.
+pub const CERTIFICATE_WARN_SECONDS: i64 = 14 * DAY_SECONDS;
 
 /// Waiting connections the system keeps for us.
 const BACKLOG: u32 = 1024;
@@ -133,15 +139,7 @@ pub async fn run(
         }
     };
     let reloading = tokio::spawn(reload_at(hangups, Arc::clone(&running.service)));
-    let served = listen(
-        &config,
-        &data_dir,
-        socket,
-        &running.service,
-        shutdown,
-        announce,
-    )
-    .await;
+    let served = listen(&config, &data_dir, socket, &running, shutdown, announce).await;
     reloading.abort();
     data_dir.remove_address();
     running.service.stop().await;
@@ -155,6 +153,8 @@ pub async fn run(
 /// What start-up makes. The checked files stay locked, so that nobody removes what an engine has mapped.
 struct Running {
     service: Arc<Service>,
+    /// `None`: plain HTTP.
+    certificates: Option<Certificates>,
     engines: Vec<Engine>,
     _files: Vec<OpenModel>,
 }
@@ -220,7 +220,13 @@ async fn start(
     .map_err(ServeError::new)?;
     let engines = started.iter().map(|started| started.engine.clone());
     let engines = engines.collect();
+    let tls = config.tls.as_ref().and_then(|tls| tls.loaded.clone());
+    if let Some(tls) = &tls {
+        tell_expiry(tls);
+    }
+    let certificates = tls.map(Certificates::new);
     let fixed = reload::Fixed {
+        certificates: certificates.clone(),
         config: config.clone(),
         data_dir: data_dir.clone(),
         store: Arc::clone(store) as _,
@@ -241,6 +247,7 @@ async fn start(
     }
     Ok(Running {
         service,
+        certificates,
         engines,
         _files: files,
     })
@@ -264,24 +271,36 @@ async fn listen(
     config: &Config,
     data_dir: &DataDir,
     socket: TcpSocket,
-    service: &Arc<Service>,
+    running: &Running,
     shutdown: CancellationToken,
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<(), ServeError> {
     let failed = |error: std::io::Error| {
         ServeError::new(format!("can't listen on {}: {error}", config.server.listen))
     };
+    let certificates = running.certificates.clone();
     let listener: TcpListener = socket.listen(BACKLOG).map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    if let Err(error) = data_dir.write_address(&format!("http://{}", reachable(address))) {
+    let scheme = if certificates.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    if let Err(error) = data_dir.write_address(&format!("{scheme}://{}", reachable(address))) {
         tracing::warn!(%error, "the address file can't be written; the command line needs --url");
     }
     announce(Announcement::Listening {
-        url: format!("http://{address}"),
+        url: format!("{scheme}://{address}"),
     });
     let stopping = shutdown.clone();
     let drain = Duration::from_secs(config.server.drain_seconds);
-    let served = crate::server::serve(Arc::clone(service), listener, shutdown, drain);
+    let served = crate::server::serve(
+        Arc::clone(&running.service),
+        listener,
+        certificates,
+        shutdown,
+        drain,
+    );
     tokio::pin!(served);
     let early = tokio::select! {
         served = &mut served => Some(served),
@@ -295,6 +314,19 @@ async fn listen(
         }
     };
     served.map_err(|error| ServeError::new(format!("the server failed: {error}")))
+}
+
+/// Clients refuse a certificate that has ended, and nobody sees why in a log that says nothing.
+fn tell_expiry(tls: &Tls) {
+    let left_seconds = tls.expires_at_seconds - now() / 1000;
+    if left_seconds <= 0 {
+        tracing::error!("the certificate of [server.tls] has expired; clients will refuse it");
+    } else if left_seconds < CERTIFICATE_WARN_SECONDS {
+        tracing::warn!(
+            days = left_seconds / DAY_SECONDS,
+            "the certificate of [server.tls] ends soon"
+        );
+    }
 }
 
 /// Makes sure that somebody can use the server: the bootstrap key where there is one, else a first key where there are

@@ -343,7 +343,7 @@ impl TestGatewayBuilder {
         let served = tokio::spawn({
             let shutdown = shutdown.clone();
             async move {
-                server::serve(service, listener, shutdown, DRAIN)
+                server::serve(service, listener, None, shutdown, DRAIN)
                     .await
                     .unwrap()
             }

@@ -12,9 +12,11 @@ use toml::de::DeTable;
 
 use super::problems::{Problems, closest};
 
+mod operations;
 mod read;
 mod upstreams;
 
+pub(super) use operations::TlsTable;
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -99,6 +101,8 @@ pub(super) struct Server {
     pub(super) connections_max: Option<Located<u64>>,
     /// How long running requests may take to finish when the server stops, seconds. Default: 30.
     pub(super) drain_seconds: Option<Located<u64>>,
+    /// HTTPS instead of HTTP. Default: HTTP.
+    pub(super) tls: Option<Located<TlsTable>>,
 }
 
 /// What is written to standard error.

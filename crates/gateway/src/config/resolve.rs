@@ -22,6 +22,7 @@ use crate::models::ModelReference;
 
 mod credentials;
 mod models;
+mod operations;
 mod upstreams;
 mod values;
 
@@ -84,6 +85,7 @@ pub(super) fn resolve(
     let engines = engines(&file.engines, needs_engine, &scope, &mut problems);
     let models = models(&file.models, &engines, &upstreams, &catalog, &mut problems);
     let config = Config {
+        tls: operations::tls(&file.server, &scope, &mut problems),
         responses: responses(&file.responses, &mut problems),
         file: path.map(Path::to_path_buf),
         log: log(&file.log, environment, &mut problems),

@@ -497,6 +497,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         .collect();
     let known = [
         keys::<file::Server>(),
+        keys::<file::TlsTable>(),
         keys::<file::Log>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
@@ -508,7 +509,9 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     ];
     for key in known.iter().flatten() {
         assert!(
-            mentioned.contains(key.as_str()) || text.contains(&format!("[upstreams.{key}]")),
+            mentioned.contains(key.as_str())
+                || text.contains(&format!("[upstreams.{key}]"))
+                || text.contains(&format!("[server.{key}]")),
             "`{key}` is not in examples/holdfast.toml"
         );
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use holdfast_store::KeyStore;
 
-use super::{DataDir, StartedEngine, app_options, ensure_keys, model_entry, now};
+use super::{DataDir, StartedEngine, app_options, ensure_keys, model_entry, now, tell_expiry};
 use crate::config::{self, Config, EngineConfig, Environment, Flags};
 use crate::service::{ReloadError, Renewal, Reread};
+use crate::tls::Certificates;
 
 /// Changes what is logged; the filter is a valid one.
 pub type SetLogFilter = Arc<dyn Fn(&str) + Send + Sync>;
@@ -30,6 +31,8 @@ pub(super) struct Fixed {
     pub(super) store: Arc<dyn KeyStore>,
     pub(super) engines: Vec<StartedEngine>,
     pub(super) salt: [u8; 32],
+    /// `None`: plain HTTP.
+    pub(super) certificates: Option<Certificates>,
 }
 
 /// Reads the configuration from `source` again, and makes of it what can be applied while the server runs.
@@ -64,10 +67,18 @@ async fn renewal(source: ConfigSource, fixed: Arc<Fixed>) -> Result<Renewal, Rel
         }
     }
     let filter = config.log.filter.clone();
+    let certificates = fixed.certificates.clone();
+    let tls = config.tls.take().and_then(|tls| tls.loaded);
     Ok(Renewal {
         options: app_options(&config, entries, fixed.salt),
         needs_restart,
-        then: Box::new(move || set_log_filter(&filter)),
+        then: Box::new(move || {
+            set_log_filter(&filter);
+            if let Some((certificates, tls)) = certificates.zip(tls) {
+                tell_expiry(&tls);
+                certificates.replace(tls);
+            }
+        }),
     })
 }
 
@@ -82,6 +93,8 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
             "server.drain_seconds",
             server.drain_seconds != new_server.drain_seconds,
         ),
+        // Other files, or the same with other contents, apply at once.
+        ("server.tls", before.tls.is_some() != after.tls.is_some()),
         ("log.format", before.log.format != after.log.format),
         (
             "contexts.share_prefixes",

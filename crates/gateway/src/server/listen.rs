@@ -11,8 +11,9 @@ use axum::response::Response;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use hyper_util::service::{TowerToHyperService, TowerToHyperServiceFuture};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -20,9 +21,13 @@ use tokio_util::sync::CancellationToken;
 use super::router;
 use crate::app::App;
 use crate::service::Service;
+use crate::tls::Certificates;
 
 /// A client has so long to send a request's head, counted from the connection or from the request before.
 const HEAD_TIME_MAX: Duration = Duration::from_secs(75);
+
+/// A client has so long for its part of a TLS handshake.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// After a failed accept (out of file descriptors) the next try waits, so that the log does not overflow.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -33,7 +38,7 @@ const HEADER_BYTES_MIN: usize = 8 * 1024;
 /// Most streams at once on one HTTP/2 connection.
 const HTTP2_STREAMS_MAX: u32 = 256;
 
-/// Serves until `shutdown` is cancelled, then stops accepting and lets requests finish for at most `drain`. What still
+/// Serves, with TLS if there are `certificates`, until `shutdown` is cancelled, then stops accepting and lets requests finish for at most `drain`. What still
 /// runs after that is cut off.
 ///
 /// # Errors
@@ -41,6 +46,7 @@ const HTTP2_STREAMS_MAX: u32 = 256;
 pub async fn serve(
     service: Arc<Service>,
     listener: TcpListener,
+    certificates: Option<Certificates>,
     shutdown: CancellationToken,
     drain: Duration,
 ) -> std::io::Result<()> {
@@ -70,15 +76,18 @@ pub async fn serve(
         }
         let front = front.clone();
         let watcher = graceful.watcher();
+        let acceptor = certificates.as_ref().map(Certificates::acceptor);
         connections.spawn(async move {
             if !speaks_in_time(&stream).await {
                 return;
             }
-            let connection = builder(front.header_bytes_max())
-                .serve_connection(TokioIo::new(stream), front)
-                .into_owned();
-            if let Err(error) = watcher.watch(connection).await {
-                tracing::debug!(error = %error, "a connection ended with an error");
+            let Some(acceptor) = acceptor else {
+                return front.serve_connection(stream, watcher).await;
+            };
+            match tokio::time::timeout(HANDSHAKE_TIME_MAX, acceptor.accept(stream)).await {
+                Ok(Ok(stream)) => front.serve_connection(stream, watcher).await,
+                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+                Err(_) => tracing::debug!("a TLS handshake took too long"),
             }
         });
     }
@@ -138,8 +147,18 @@ impl Front {
         routed.router.clone()
     }
 
-    fn header_bytes_max(&self) -> usize {
-        self.service.app().limits.header_bytes_max
+    async fn serve_connection(
+        self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        watcher: Watcher,
+    ) {
+        let header_bytes_max = self.service.app().limits.header_bytes_max;
+        let connection = builder(header_bytes_max)
+            .serve_connection(TokioIo::new(stream), self)
+            .into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a connection ended with an error");
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod sessions;
 mod streams;
 mod surfaces;
 mod tenancy;
+mod tls;
 mod truncation;
 mod upstreams;
 

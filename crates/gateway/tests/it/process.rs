@@ -107,6 +107,16 @@ impl Process {
         ended.unwrap().unwrap().code().unwrap()
     }
 
+    /// A command in a folder with this configuration, without a server.
+    pub(crate) async fn run_alone(folder: &TempDir, config: &str, arguments: &[&str]) -> Output {
+        std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();
+        let ended = program(folder).args(arguments).output();
+        tokio::time::timeout(PATIENCE, ended)
+            .await
+            .unwrap()
+            .unwrap()
+    }
+
     /// A command of the command line that finds the server by itself.
     pub(crate) async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = program(&self.folder);
