@@ -21,6 +21,7 @@ use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::responses::Responses;
 use crate::routing::Models;
+use crate::telemetry::Telemetry;
 pub use crate::upstream::{
     CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
     UpstreamOptions,
@@ -162,6 +163,8 @@ pub struct AppOptions {
     /// Secret of this installation, from which tenants' salts and cache keys at upstreams are derived. The same on every
     /// replica and after every start, or else caches are not found again.
     pub salt: [u8; 32],
+    /// The collector of OpenTelemetry, if there is one. A reload leaves it as it is.
+    pub telemetry: Option<Arc<Telemetry>>,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -178,6 +181,7 @@ impl AppOptions {
             upstreams: Vec::new(),
             catalog: Arc::new(Catalog::builtin()),
             salt: rand::rng().random(),
+            telemetry: None,
             auth_required: true,
         }
     }
@@ -222,9 +226,10 @@ impl App {
             upstreams,
             catalog,
             salt,
+            telemetry,
             auth_required,
         } = options;
-        let events = Arc::new(Events::new());
+        let events = Arc::new(Events::new(telemetry));
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let upstreams = Upstreams::new(
@@ -289,6 +294,7 @@ impl App {
             upstreams,
             catalog,
             salt: _,
+            telemetry: _,
             auth_required,
         } = options;
         let upstreams = self.upstreams.reloaded(upstreams, catalog)?;

@@ -16,6 +16,7 @@ use serde::Deserialize;
 use crate::app::{Catalog, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
+use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFiles};
 
 mod file;
@@ -40,6 +41,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// Logging.
     pub log: LogConfig,
+    /// `[telemetry]`; `None`: nothing is sent.
+    pub telemetry: Option<TelemetryOptions>,
     /// Rules for contexts.
     pub contexts: ContextsConfig,
     /// How long and how many responses are kept.

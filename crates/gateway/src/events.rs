@@ -1,6 +1,9 @@
 //! Facts worth knowing: each is one function that counts it and, where a person would want to read it, logs it.
 //! Labels are bounded: routes are templates, models are configured names. No label or field carries text of a client.
 
+mod traffic;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -16,7 +19,10 @@ use prometheus_client::registry::Registry;
 
 use crate::app::ModelSource;
 use crate::routing::Models;
+use crate::telemetry::Telemetry;
 use crate::upstream::Target;
+
+use traffic::Traffic;
 
 const DURATION_BUCKETS_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
@@ -90,13 +96,20 @@ type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
 pub(crate) struct RequestFacts<'a> {
     pub(crate) method: &'static str,
     pub(crate) route: &'a str,
+    /// What speaks its dialect, in a word.
+    pub(crate) surface: &'static str,
     /// 499 when the client left before there was an answer.
     pub(crate) status: u16,
     pub(crate) elapsed: Duration,
     pub(crate) request_id: &'a str,
     pub(crate) client_request_id: Option<&'a str>,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) project: Option<&'a str>,
     pub(crate) key_id: Option<&'a str>,
     pub(crate) model: Option<&'a str>,
+    /// Of a chat that came to its end.
+    pub(crate) usage: Option<Usage>,
+    pub(crate) first_token: Option<Duration>,
     /// Whether the answer's body was written out whole.
     pub(crate) is_complete: bool,
 }
@@ -123,6 +136,8 @@ pub(crate) struct Events {
     upstream_pings: Family<UpstreamLabels, Counter>,
     upstreams_resting: Family<UpstreamLabels, Gauge>,
     engine: EngineMetrics,
+    traffic: Traffic,
+    telemetry: Option<Arc<Telemetry>>,
 }
 
 #[derive(Default)]
@@ -132,7 +147,8 @@ struct EngineMetrics {
 }
 
 impl Events {
-    pub(crate) fn new() -> Self {
+    /// With a collector of OpenTelemetry, where there is one.
+    pub(crate) fn new(telemetry: Option<Arc<Telemetry>>) -> Self {
         let mut registry = Registry::with_prefix("holdfast");
         let durations = Durations::new_with_constructor(|| {
             Histogram::new(DURATION_BUCKETS_SECONDS.iter().copied())
@@ -157,6 +173,8 @@ impl Events {
             upstream_pings: Family::default(),
             upstreams_resting: Family::default(),
             engine: EngineMetrics::new(&mut registry),
+            traffic: Traffic::new(&mut registry),
+            telemetry,
             registry: Registry::default(),
         };
         registry.register(
@@ -176,7 +194,7 @@ impl Events {
         );
         registry.register(
             "tokens",
-            "Tokens by kind: input computed afresh, input read from a context, output",
+            "Tokens by kind: input computed afresh, input read from a context, tokens written to a cache or a session, output",
             events.tokens.clone(),
         );
         registry.register(
@@ -295,6 +313,14 @@ impl Events {
                 })
                 .inc_by(tokens);
         }
+        if let Some(spent) = target.spent(usage) {
+            self.spent(target, &spent);
+        }
+    }
+
+    /// The collector of OpenTelemetry.
+    pub(crate) fn telemetry(&self) -> Option<&Arc<Telemetry>> {
+        self.telemetry.as_ref()
     }
 
     /// A copy of a context has been made at an upstream.
@@ -325,11 +351,14 @@ impl Events {
             status: facts.status.into(),
         };
         self.requests.get_or_create(&labels).inc();
+        self.traffic
+            .finished(facts.surface, facts.status, facts.is_complete);
         self.durations
             .get_or_create(&RouteLabels {
                 route: facts.route.to_owned(),
             })
             .observe(facts.elapsed.as_secs_f64());
+        let usage = facts.usage.as_ref();
         tracing::info!(
             request.id = facts.request_id,
             request.client_id = facts.client_request_id,
@@ -337,8 +366,14 @@ impl Events {
             http.route = facts.route,
             http.status = facts.status,
             duration_ms = facts.elapsed.as_millis() as u64,
+            trace.id = facts.trace_id.as_deref(),
+            project = facts.project,
             key.id = facts.key_id,
             model = facts.model,
+            first_token_ms = facts.first_token.map(|elapsed| elapsed.as_millis() as u64),
+            tokens.input = usage.map(|usage| usage.input_tokens),
+            tokens.cached = usage.map(|usage| usage.cached_input_tokens),
+            tokens.output = usage.map(|usage| usage.output_tokens),
             complete = facts.is_complete,
             "request"
         );
@@ -359,6 +394,7 @@ impl Events {
             usage.input_tokens.saturating_sub(usage.cached_input_tokens),
         );
         count("cached", usage.cached_input_tokens);
+        count("cache_write", usage.cache_write_tokens);
         count("output", usage.output_tokens);
         if let Some(receipt) = receipt {
             let result = receipt.status.as_str();
@@ -429,7 +465,9 @@ impl Events {
         self.engine.update(models);
         // Those that have left the configuration would else stay as they were.
         self.upstreams_resting.clear();
-        for target in models.targets() {
+        let targets = models.targets();
+        self.traffic.update(&targets);
+        for target in targets {
             self.upstreams_resting
                 .get_or_create(&upstream_labels(&target))
                 .set(i64::from(target.upstream.breaker.is_open()));

@@ -20,5 +20,6 @@ mod routing;
 pub mod serve;
 pub mod server;
 pub mod service;
+pub mod telemetry;
 pub mod tls;
 mod upstream;

@@ -122,10 +122,11 @@ fn targets_of(
             .and_then(|row| row.min_cache_tokens);
         let target = Target::new(upstream, &options.model, priority, weight, min_tokens);
         let known = before.iter().position(|known| target.is_like(known));
-        Ok(Arc::new(match known {
+        let target = match known {
             Some(at) => target.after(&before.swap_remove(at)),
             None => target,
-        }))
+        };
+        Ok(Arc::new(target.priced(shared)))
     };
     route.targets.iter().map(target_of).collect()
 }

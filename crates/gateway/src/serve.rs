@@ -23,6 +23,7 @@ use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
 };
 use crate::service::Service;
+use crate::telemetry::Telemetry;
 use crate::tls::{Certificates, Tls};
 
 mod data_dir;
@@ -143,6 +144,13 @@ pub async fn run(
     reloading.abort();
     data_dir.remove_address();
     running.service.stop().await;
+    if let Some(telemetry) = running.telemetry {
+        // What it sends is sent by this runtime, so that waiting for it must not take one of its threads.
+        let stopped = tokio::task::spawn_blocking(move || telemetry.stop()).await;
+        if let Err(error) = stopped {
+            tracing::warn!(%error, "the last spans may be lost");
+        }
+    }
     for engine in &running.engines {
         engine.stop().await;
     }
@@ -153,6 +161,7 @@ pub async fn run(
 /// What start-up makes. The checked files stay locked, so that nobody removes what an engine has mapped.
 struct Running {
     service: Arc<Service>,
+    telemetry: Option<Arc<Telemetry>>,
     /// `None`: plain HTTP.
     certificates: Option<Certificates>,
     engines: Vec<Engine>,
@@ -212,16 +221,23 @@ async fn start(
         .filter_map(|model| model_entry(model, config, &started))
         .collect();
     let salt = salt(config, data_dir)?;
-    let app = App::new(
-        Arc::clone(store) as _,
-        app_options(config, entries, salt),
-        system_clock(),
-    )
-    .map_err(ServeError::new)?;
+    let telemetry = match &config.telemetry {
+        Some(options) => Some(
+            Telemetry::start(options)
+                .map_err(|error| ServeError::new(format!("telemetry can't start: {error}")))?,
+        ),
+        None => None,
+    };
+    let options = AppOptions {
+        telemetry: telemetry.clone(),
+        ..app_options(config, entries, salt)
+    };
+    let app = App::new(Arc::clone(store) as _, options, system_clock()).map_err(ServeError::new)?;
     let engines = started.iter().map(|started| started.engine.clone());
     let engines = engines.collect();
     let tls = config.tls.as_ref().and_then(|tls| tls.loaded.clone());
     if let Some(tls) = &tls {
+        app.events.certificate_shown(tls.expires_at_seconds);
         tell_expiry(tls);
     }
     let certificates = tls.map(Certificates::new);
@@ -247,6 +263,7 @@ async fn start(
     }
     Ok(Running {
         service,
+        telemetry,
         certificates,
         engines,
         _files: files,
@@ -655,6 +672,7 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         upstreams: config.upstreams.clone(),
         catalog: Arc::clone(&config.catalog),
         salt,
+        telemetry: None,
         auth_required: config.auth.required,
     }
 }

@@ -28,7 +28,7 @@ pub struct Renewal {
     /// Keys of the configuration that have changed and can't be applied while the server runs.
     pub needs_restart: Vec<String>,
     /// Done when the new application has taken over: what lies outside of it (the log, certificates).
-    pub then: Box<dyn FnOnce() + Send>,
+    pub then: Box<dyn FnOnce(&App) + Send>,
 }
 
 /// Why a reload changed nothing.
@@ -128,7 +128,7 @@ impl Service {
             then,
         } = reread().await?;
         self.replace(options).map_err(ReloadError::Failed)?;
-        then();
+        then(&self.app.load());
         Ok(needs_restart)
     }
 

@@ -37,7 +37,7 @@ use crate::app::{Clock, Store};
 use crate::catalog::Catalog;
 use crate::events::Events;
 
-pub(crate) use account::{Target, Upstream};
+pub(crate) use account::{Spent, Target, Upstream};
 pub(crate) use accounts::{Accounts, amount};
 pub(crate) use handles::Handles;
 pub use options::{

@@ -16,7 +16,7 @@ mod operations;
 mod read;
 mod upstreams;
 
-pub(super) use operations::TlsTable;
+pub(super) use operations::{Telemetry, TlsTable};
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -66,6 +66,8 @@ pub(super) struct File {
     pub(super) server: Server,
     /// What is written to standard error.
     pub(super) log: Log,
+    /// Where traces and metrics are sent. Default: nowhere.
+    pub(super) telemetry: Telemetry,
     /// Rules for contexts.
     pub(super) contexts: Contexts,
     /// How long and how many responses are kept.
@@ -262,6 +264,7 @@ impl File {
             match key.get_ref().as_ref() {
                 "server" => file.server = table(value, "[server]", problems),
                 "log" => file.log = table(value, "[log]", problems),
+                "telemetry" => file.telemetry = table(value, "[telemetry]", problems),
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "responses" => file.responses = table(value, "[responses]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),

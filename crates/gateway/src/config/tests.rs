@@ -498,6 +498,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     let known = [
         keys::<file::Server>(),
         keys::<file::TlsTable>(),
+        keys::<file::Telemetry>(),
         keys::<file::Log>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),

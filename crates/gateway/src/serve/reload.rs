@@ -72,9 +72,10 @@ async fn renewal(source: ConfigSource, fixed: Arc<Fixed>) -> Result<Renewal, Rel
     Ok(Renewal {
         options: app_options(&config, entries, fixed.salt),
         needs_restart,
-        then: Box::new(move || {
+        then: Box::new(move |app| {
             set_log_filter(&filter);
             if let Some((certificates, tls)) = certificates.zip(tls) {
+                app.events.certificate_shown(tls.expires_at_seconds);
                 tell_expiry(&tls);
                 certificates.replace(tls);
             }
@@ -95,6 +96,7 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
         ),
         // Other files, or the same with other contents, apply at once.
         ("server.tls", before.tls.is_some() != after.tls.is_some()),
+        ("telemetry", before.telemetry != after.telemetry),
         ("log.format", before.log.format != after.log.format),
         (
             "contexts.share_prefixes",

@@ -14,7 +14,7 @@ use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use holdfast_protocol::ApiError;
+use holdfast_protocol::{ApiError, Usage};
 use hyper::body::{Frame, SizeHint};
 use rand::RngExt;
 use tokio::sync::OwnedSemaphorePermit;
@@ -22,8 +22,10 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::reply;
 use super::surface::Surface;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
+use crate::telemetry::{self, RequestSpan, Trace};
 
 const REQUEST_ID: &str = "x-request-id";
 /// Where Anthropic's SDKs look for it.
@@ -41,13 +43,18 @@ const CLIENT_GONE: u16 = 499;
 #[derive(Debug, Clone)]
 pub(super) struct Trail {
     request_id: Arc<str>,
+    started: Instant,
+    trace: Option<Trace>,
     notes: Arc<Mutex<Notes>>,
 }
 
 #[derive(Debug, Default)]
 struct Notes {
+    project: Option<String>,
     key_id: Option<String>,
     model: Option<String>,
+    usage: Option<Usage>,
+    first_token: Option<Duration>,
 }
 
 /// When a request must have been answered.
@@ -56,8 +63,32 @@ pub(super) struct Deadline(pub(super) tokio::time::Instant);
 
 impl Trail {
     /// Notes who asks.
-    pub(super) fn set_key(&self, key_id: &str) {
-        self.notes().key_id = Some(key_id.to_owned());
+    pub(super) fn set_principal(&self, principal: &Principal) {
+        let mut notes = self.notes();
+        notes.project = Some(principal.project.clone());
+        notes.key_id = Some(principal.key_id.clone());
+    }
+
+    /// Notes that the answer begins now; returns the time since the request's head.
+    pub(super) fn answer_begins(&self) -> Duration {
+        let elapsed = self.elapsed();
+        self.notes().first_token = Some(elapsed);
+        elapsed
+    }
+
+    /// Notes what a chat has used.
+    pub(super) fn set_usage(&self, usage: Usage) {
+        self.notes().usage = Some(usage);
+    }
+
+    /// The time since the request's head.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The request's place in its trace, where traces are kept.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     /// Notes which configured model answers.
@@ -79,20 +110,27 @@ pub(super) async fn observe(
     let surface = Surface::of(request.uri(), request.headers());
     let client_id = sane_header(request.headers(), CLIENT_REQUEST_ID);
     let request_id = sane_header(request.headers(), REQUEST_ID).unwrap_or_else(new_request_id);
+    let method = method_label(request.method());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let span = span(&app, request.headers(), method, &route);
+    let trace = span.as_ref().map(RequestSpan::trace);
     let trail = Trail {
         request_id: request_id.to_str().unwrap_or_default().into(),
+        started: Instant::now(),
+        trace: trace.clone(),
         notes: Arc::default(),
     };
     let mut record = Record {
         events: Arc::clone(&app.events),
         trail: trail.clone(),
+        span,
         client_id: client_id.clone(),
-        method: method_label(request.method()),
-        route: request
-            .extensions()
-            .get::<MatchedPath>()
-            .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned()),
-        started: Instant::now(),
+        method,
+        surface: surface_label(surface, &route),
+        route,
         status: CLIENT_GONE,
         is_complete: false,
     };
@@ -102,7 +140,8 @@ pub(super) async fn observe(
     let deadline = tokio::time::Instant::now() + time_limit;
     request.extensions_mut().insert(trail);
     request.extensions_mut().insert(Deadline(deadline));
-    let response = match tokio::time::timeout_at(deadline, next.run(request)).await {
+    let work = telemetry::within(trace, next.run(request));
+    let response = match tokio::time::timeout_at(deadline, work).await {
         Ok(response) => response,
         Err(_) => reply::error(&ApiError::timeout(
             "The request took longer than the server allows.",
@@ -159,26 +198,35 @@ pub(super) async fn catch_panics(
 struct Record {
     events: Arc<Events>,
     trail: Trail,
+    span: Option<RequestSpan>,
     client_id: Option<HeaderValue>,
     method: &'static str,
+    surface: &'static str,
     route: String,
-    started: Instant,
     status: u16,
     is_complete: bool,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            span.end(self.status);
+        }
         let notes = self.trail.notes();
         self.events.request_finished(&RequestFacts {
             method: self.method,
             route: &self.route,
+            surface: self.surface,
             status: self.status,
-            elapsed: self.started.elapsed(),
+            elapsed: self.trail.elapsed(),
             request_id: &self.trail.request_id,
             client_request_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
+            trace_id: self.trail.trace().map(Trace::id),
+            project: notes.project.as_deref(),
             key_id: notes.key_id.as_deref(),
             model: notes.model.as_deref(),
+            usage: notes.usage,
+            first_token: notes.first_token,
             is_complete: self.is_complete,
         });
     }
@@ -241,6 +289,33 @@ impl HttpBody for ObservedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// Routes for monitoring, which would be most of all spans and say nothing.
+const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+fn span(app: &App, headers: &HeaderMap, method: &'static str, route: &str) -> Option<RequestSpan> {
+    let telemetry = app.events.telemetry()?;
+    if UNTRACED.contains(&route) {
+        return None;
+    }
+    let traceparent = headers.get(telemetry::TRACEPARENT);
+    let traceparent = traceparent.and_then(|value| value.to_str().ok());
+    Some(telemetry.request(traceparent, method, route))
+}
+
+/// A bounded label for what a request came by.
+fn surface_label(surface: Surface, route: &str) -> &'static str {
+    let is_below = |prefix: &str| route.starts_with(prefix);
+    match surface {
+        Surface::OpenAi if is_below("/v1/") => "openai",
+        Surface::OpenAi if is_below("/api/v3/") => "ark",
+        Surface::OpenAi if is_below("/admin/") => "admin",
+        Surface::OpenAi if route == "unmatched" => "unmatched",
+        Surface::OpenAi => "operations",
+        Surface::Anthropic => "anthropic",
+        Surface::Google => "google",
     }
 }
 

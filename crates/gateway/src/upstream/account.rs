@@ -36,6 +36,7 @@ pub(crate) struct Upstream {
     pub(super) transport: Transport,
     pub(crate) breaker: Breaker,
     pub(super) permits: Arc<Semaphore>,
+    permits_max: usize,
     /// Tells accounts apart without telling the key.
     fingerprint: String,
 }
@@ -93,15 +94,23 @@ impl Upstream {
             Credentials::Aws { access_key_id, .. } => access_key_id,
         };
         let fingerprint = HEXLOWER.encode(&Sha256::digest(secret.as_bytes())[..6]);
+        let permits_max = options.concurrency_max.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Upstream {
             breaker: Breaker::new(options.retry),
-            permits: Arc::new(Semaphore::new(
-                options.concurrency_max.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+            permits: Arc::new(Semaphore::new(permits_max)),
+            permits_max,
             transport,
             fingerprint,
             options,
         })
+    }
+}
+
+impl Upstream {
+    /// Requests under way.
+    pub(crate) fn in_flight(&self) -> u64 {
+        let free = self.permits.available_permits();
+        self.permits_max.saturating_sub(free) as u64
     }
 }
 
@@ -236,6 +245,25 @@ impl Target {
         }
     }
 
+    /// What tokens cost here, by the price as it was last looked up; `None` where there is none.
+    pub(crate) fn spent(&self, usage: &BilledUsage) -> Option<Spent> {
+        let known = self.price.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, price) = known.as_ref()?;
+        let price = price.as_ref()?;
+        let cost = price.cost(usage);
+        Some(Spent {
+            currency: price.currency.to_string(),
+            saved: price.baseline(usage) - cost,
+            cost,
+        })
+    }
+
+    /// Looks the price up, so that [`Target::spent`] knows one from the first request on.
+    pub(crate) fn priced(self, shared: &Shared) -> Self {
+        self.price(shared);
+        self
+    }
+
     fn find_price(&self, shared: &Shared, now: UnixMillis) -> Option<Priced> {
         let provider = self.upstream.options.provider.name;
         let find = |provider: &str, model: &str| shared.catalog.find(provider, model, now);
@@ -254,6 +282,15 @@ impl Target {
             reads,
         })
     }
+}
+
+/// What a request cost.
+pub(crate) struct Spent {
+    /// Of both amounts.
+    pub(crate) currency: String,
+    pub(crate) cost: Decimal,
+    /// Against the same tokens without a cache; negative where writing one cost more.
+    pub(crate) saved: Decimal,
 }
 
 /// A price as it applies to one target.

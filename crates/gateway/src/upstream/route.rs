@@ -34,8 +34,8 @@ use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
 use super::{Shared, Target};
 use crate::backend::{
-    Answer, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent, PrefixEstimate,
-    PrefixState, PreparedPrefix, RawAnswer, RawWork, TurnSize,
+    Answer, AnsweredBy, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
+    PrefixEstimate, PrefixState, PreparedPrefix, RawAnswer, RawWork, TurnSize,
 };
 use plan::Plan;
 use turns::permit;
@@ -171,6 +171,7 @@ impl RouteBackend {
         }
         // Others may follow now: the entry can be read once the answer has begun.
         drop(plan);
+        self.shared.events.upstream_began(target, started.elapsed());
         let first_token_ms = u64::try_from(started.elapsed().as_millis()).ok();
         let receipt = attempt.begin(&mut running, first_token_ms, permit);
         Ok(Answer {
@@ -183,6 +184,11 @@ impl RouteBackend {
                 |usage| usage.to_usage(),
             ),
             is_wire: own_words(target, work).is_some(),
+            by: AnsweredBy {
+                upstream: Some(target.name().to_owned()),
+                provider: target.upstream.options.provider.name,
+                model: target.model.clone(),
+            },
             events: running.events().boxed(),
         })
     }

@@ -23,6 +23,7 @@ mod restart;
 mod sessions;
 mod streams;
 mod surfaces;
+mod telemetry;
 mod tenancy;
 mod tls;
 mod truncation;

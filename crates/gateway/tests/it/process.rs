@@ -25,12 +25,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts one with this configuration, and waits until it listens.
-    pub(crate) async fn start(config: &str) -> Process {
-        Self::start_in(tempfile::tempdir().unwrap(), config, |_| {}).await
-    }
-
-    /// The same in a folder that may have been prepared, and with a changed command.
+    /// Starts one in a folder that may have been prepared, and waits until it listens.
     pub(crate) async fn start_in(
         folder: TempDir,
         config: &str,

@@ -1,5 +1,7 @@
 //! Settings for those who run a server, as they are written.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -19,4 +21,20 @@ pub(in crate::config) struct TlsTable {
     /// File of the certificates that clients' certificates are signed with: only clients that have one are let in.
     /// Default: clients need no certificate.
     pub(in crate::config) client_ca: Option<Located<String>>,
+}
+
+/// Traces and metrics for a collector of OpenTelemetry, over OTLP (http/protobuf).
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct Telemetry {
+    /// Where the collector listens, without `/v1/traces`, such as `http://127.0.0.1:4318`. Default: nothing is sent.
+    pub(in crate::config) endpoint: Option<Located<String>>,
+    /// Sent with everything: values or references (`env:NAME`, `file:PATH`).
+    pub(in crate::config) headers: Option<BTreeMap<String, Located<String>>>,
+    /// Share of requests that are traced, 0 to 1. A caller that sends `traceparent` has decided itself. Default: 1.
+    pub(in crate::config) sample_ratio: Option<Located<f64>>,
+    /// Time between two exports of the metrics, seconds. Default: 60.
+    pub(in crate::config) metrics_interval_s: Option<Located<u64>>,
+    /// What the collector calls this service. Default: `holdfast`.
+    pub(in crate::config) service_name: Option<Located<String>>,
 }

@@ -1,9 +1,15 @@
 //! Settings for those who run a server.
 
+use std::time::Duration;
+
 use super::super::TlsConfig;
-use super::super::file::{Located, Server};
+use super::super::file::{Located, Server, Telemetry};
 use super::super::problems::Problems;
+use super::upstreams::{check_url, headers};
+use super::values::number;
 use super::{Scope, Secrets};
+use crate::keys::Secret;
+use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFile, TlsFiles};
 
 /// `None` also where a file is not named, which has been reported.
@@ -33,5 +39,43 @@ pub(super) fn tls(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> 
     Some(TlsConfig {
         files,
         loaded: loaded.ok(),
+    })
+}
+
+/// `None` without an endpoint.
+pub(super) fn telemetry(
+    file: &Telemetry,
+    scope: &Scope<'_>,
+    problems: &mut Problems,
+) -> Option<TelemetryOptions> {
+    let headers = headers(&file.headers, scope, problems);
+    let sample_ratio = number(&file.sample_ratio, "sample_ratio", 0.0..=1.0, 1.0, problems);
+    let interval = number(
+        &file.metrics_interval_s,
+        "metrics_interval_s",
+        1..=3600,
+        60,
+        problems,
+    );
+    let endpoint = file.endpoint.as_ref()?;
+    if let Err((message, help)) = check_url(endpoint.get()) {
+        problems.add_with_help(
+            Some(endpoint.span()),
+            format!("`endpoint`: {message}"),
+            help,
+        );
+    }
+    Some(TelemetryOptions {
+        endpoint: endpoint.get().clone(),
+        headers: headers
+            .into_iter()
+            .map(|(name, value)| (name, Secret::new(value)))
+            .collect(),
+        sample_ratio,
+        metrics_interval: Duration::from_secs(interval),
+        service_name: file
+            .service_name
+            .as_ref()
+            .map_or_else(|| "holdfast".to_owned(), |name| name.get().clone()),
     })
 }

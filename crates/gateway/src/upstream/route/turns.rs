@@ -24,7 +24,7 @@ impl RouteBackend {
         attempt: impl Fn(&'a Arc<Target>) -> BoxFuture<'a, Result<T, Refusal>>,
     ) -> Result<T, ApiError> {
         let mut last = None;
-        for target in order {
+        for (place, target) in order.into_iter().enumerate() {
             let retry = target.upstream.options.retry;
             let mut retries = 0;
             loop {
@@ -43,6 +43,9 @@ impl RouteBackend {
                     Ok(answer) => {
                         target.upstream.breaker.succeeded();
                         self.shared.events.upstream_answered(target, "ok");
+                        if place > 0 {
+                            self.shared.events.fell_back(target);
+                        }
                         return Ok(answer);
                     }
                     Err(Refusal::Inexpressible(error)) => {
@@ -80,6 +83,7 @@ impl RouteBackend {
                 }
                 retries += 1;
                 tokio::time::sleep(pause).await;
+                self.shared.events.upstream_retried(target);
             }
         }
         Err(last.unwrap_or_else(ApiError::internal))
