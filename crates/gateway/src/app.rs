@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{Admission, AdmissionLimits};
 use crate::auth::Authenticator;
 pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
@@ -27,6 +28,11 @@ pub use crate::upstream::{
     UpstreamOptions,
 };
 use crate::upstream::{Parts, Upstreams};
+use crate::webhooks::Webhooks;
+
+/// Requests whose senders are still being looked up, and those that manage the server: they do not stand in line, and a
+/// full line must not keep out those for whom somebody in it makes room.
+const UNKNOWN_MAX: usize = 256;
 
 /// How long stopping waits for writes that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(10);
@@ -87,6 +93,14 @@ pub struct Limits {
     pub request_seconds_max: u64,
     /// Most requests in flight at once.
     pub connections_max: usize,
+    /// Most requests that wait for one of them to end.
+    pub queue_max: usize,
+    /// How long they wait at most, milliseconds.
+    pub queue_wait_ms: u64,
+    /// Longest time for a request's body to come, seconds.
+    pub body_seconds_max: u64,
+    /// Most header fields of a request.
+    pub header_fields_max: usize,
     /// Largest head of a request, bytes.
     pub header_bytes_max: usize,
     /// How long a turn waits for another turn on the same session, milliseconds. 0: it is refused at once.
@@ -109,6 +123,10 @@ impl Default for Limits {
             body_bytes_max: 32 * 1024 * 1024,
             request_seconds_max: 600,
             connections_max: 1024,
+            queue_max: 256,
+            queue_wait_ms: 1_000,
+            body_seconds_max: 120,
+            header_fields_max: 100,
             header_bytes_max: 32 * 1024,
             session_wait_ms: 0,
             contexts_per_project_max: 100_000,
@@ -117,6 +135,16 @@ impl Default for Limits {
             response_seconds: 30 * 86_400,
             responses_per_project_max: 1_000_000,
             response_bytes_per_project_max: 8 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    fn admission(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            running_max: self.connections_max,
+            waiting_max: self.queue_max,
+            wait: Duration::from_millis(self.queue_wait_ms),
         }
     }
 }
@@ -199,7 +227,9 @@ pub struct App {
     pub(crate) responses: Arc<Responses>,
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
+    /// Everything that has come in and is not answered yet: those that run, that wait, and that nobody has looked at.
     pub(crate) in_flight: Arc<Semaphore>,
+    pub(crate) admission: Arc<Admission>,
     pub(crate) upstreams: Upstreams,
     share_prefixes: SharePrefixes,
     clock: Clock,
@@ -265,6 +295,7 @@ impl App {
             contexts: Arc::new(contexts),
             replays: Replays::new(),
             in_flight: in_flight(&limits),
+            admission: Admission::new(limits.admission()),
             stopping,
             upstreams,
             share_prefixes,
@@ -310,9 +341,13 @@ impl App {
             authenticator: self.authenticator.reloaded(auth_required),
             contexts: Arc::new(contexts),
             replays: self.replays.clone(),
-            in_flight: match limits.connections_max == self.limits.connections_max {
+            in_flight: match limits.admission() == self.limits.admission() {
                 true => Arc::clone(&self.in_flight),
                 false => in_flight(&limits),
+            },
+            admission: {
+                self.admission.set_limits(limits.admission());
+                Arc::clone(&self.admission)
             },
             stopping: self.stopping.clone(),
             upstreams,
@@ -370,7 +405,7 @@ impl App {
 }
 
 fn in_flight(limits: &Limits) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(
-        limits.connections_max.min(Semaphore::MAX_PERMITS),
-    ))
+    let known = limits.connections_max.saturating_add(limits.queue_max);
+    let places = known.saturating_add(UNKNOWN_MAX);
+    Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
 }

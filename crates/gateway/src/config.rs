@@ -78,6 +78,14 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Time for running requests to finish at shutdown, seconds.
     pub drain_seconds: u64,
+    /// Most requests that wait for one of them to end.
+    pub queue_max: usize,
+    /// How long they wait, milliseconds.
+    pub queue_wait_ms: u64,
+    /// Longest time for a request's body to come, seconds.
+    pub body_seconds_max: u64,
+    /// Most header fields of a request.
+    pub header_fields_max: usize,
 }
 
 /// `[server.tls]`.

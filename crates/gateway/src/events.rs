@@ -17,6 +17,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::admission::Admission;
 use crate::app::ModelSource;
 use crate::routing::Models;
 use crate::telemetry::Telemetry;
@@ -461,12 +462,12 @@ impl Events {
     }
 
     /// Everything in the text format of OpenMetrics.
-    pub(crate) fn encode(&self, models: &Models) -> String {
+    pub(crate) fn encode(&self, models: &Models, admission: &Admission) -> String {
         self.engine.update(models);
         // Those that have left the configuration would else stay as they were.
         self.upstreams_resting.clear();
         let targets = models.targets();
-        self.traffic.update(&targets);
+        self.traffic.update(&targets, admission);
         for target in targets {
             self.upstreams_resting
                 .get_or_create(&upstream_labels(&target))

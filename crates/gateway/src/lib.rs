@@ -2,6 +2,7 @@
 //!
 //! The library is everything; the binary only calls [`cli::main`].
 
+mod admission;
 pub mod app;
 pub mod auth;
 mod backend;

@@ -140,7 +140,7 @@ pub async fn run(
         }
     };
     let reloading = tokio::spawn(reload_at(hangups, Arc::clone(&running.service)));
-    let served = listen(&config, &data_dir, socket, &running, shutdown, announce).await;
+    let served = listen(&config, &data_dir, door, &running, shutdown, announce).await;
     reloading.abort();
     data_dir.remove_address();
     running.service.stop().await;
@@ -296,7 +296,7 @@ async fn listen(
         ServeError::new(format!("can't listen on {}: {error}", config.server.listen))
     };
     let certificates = running.certificates.clone();
-    let listener: TcpListener = socket.listen(BACKLOG).map_err(failed)?;
+    let listener = door.open().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     let scheme = if certificates.is_some() {
         "https"
@@ -677,6 +677,10 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
     }
 }
 
+            header_fields_max: config.server.header_fields_max,
+            body_seconds_max: config.server.body_seconds_max,
+            queue_max: config.server.queue_max,
+            queue_wait_ms: config.server.queue_wait_ms,
 /// When the model came here, seconds since the Unix epoch.
 fn created_seconds(open: &OpenModel) -> i64 {
     let pulled = open

@@ -19,6 +19,7 @@ mod auth;
 mod breaker;
 mod estimate;
 mod handles;
+mod limiter;
 mod options;
 mod prefix;
 mod raw;

@@ -104,6 +104,14 @@ pub(super) struct Server {
     /// How long running requests may take to finish when the server stops, seconds. Default: 30.
     pub(super) drain_seconds: Option<Located<u64>>,
     /// HTTPS instead of HTTP. Default: HTTP.
+    /// Most requests that wait for one of them to end; the next one gets 429. Default: 256.
+    pub(super) queue_max: Option<Located<u64>>,
+    /// How long a request waits before it gets 429, milliseconds. Default: 1000.
+    pub(super) queue_wait_ms: Option<Located<u64>>,
+    /// Longest time for a request's body to come, seconds. Default: 120.
+    pub(super) body_seconds_max: Option<Located<u64>>,
+    /// Most header fields of a request. Default: 100.
+    pub(super) header_fields_max: Option<Located<u64>>,
     pub(super) tls: Option<Located<TlsTable>>,
 }
 

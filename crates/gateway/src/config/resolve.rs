@@ -144,6 +144,28 @@ fn server(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> ServerCo
             problems,
         ),
         drain_seconds: number(&file.drain_seconds, "drain_seconds", 0..=3600, 30, problems),
+        queue_max: size(&file.queue_max, "queue_max", 0..=1_000_000, 256, problems),
+        queue_wait_ms: number(
+            &file.queue_wait_ms,
+            "queue_wait_ms",
+            1..=600_000,
+            1_000,
+            problems,
+        ),
+        body_seconds_max: number(
+            &file.body_seconds_max,
+            "body_seconds_max",
+            1..=86_400,
+            120,
+            problems,
+        ),
+        header_fields_max: size(
+            &file.header_fields_max,
+            "header_fields_max",
+            16..=10_000,
+            100,
+            problems,
+        ),
     }
 }
 

@@ -13,7 +13,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Events, ModelLabels, UpstreamLabels, upstream_labels};
+use super::{Events, ModelLabels, UpstreamLabels, clamp, upstream_labels};
+use crate::admission::Admission;
 use crate::upstream::{Spent, Target};
 
 const FIRST_TOKEN_BUCKETS_SECONDS: [f64; 13] = [
@@ -43,6 +44,11 @@ struct UpstreamNameLabels {
     upstream: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
 type ByModel = Family<ModelLabels, Histogram, fn() -> Histogram>;
 type ByTarget = Family<UpstreamLabels, Histogram, fn() -> Histogram>;
 type Amount = Gauge<f64, AtomicU64>;
@@ -58,6 +64,11 @@ pub(super) struct Traffic {
     cost: Family<MoneyLabels, Counter<f64, AtomicU64>>,
     saved: Family<MoneyLabels, Amount>,
     in_flight: Family<UpstreamNameLabels, Gauge>,
+    waiting: Family<UpstreamNameLabels, Gauge>,
+    limits: Family<UpstreamNameLabels, Gauge>,
+    running: Gauge,
+    queued: Gauge,
+    shed: Family<ReasonLabels, Counter>,
     certificate_expiry: Gauge,
 }
 
@@ -79,6 +90,11 @@ impl Traffic {
             cost: Family::default(),
             saved: Family::default(),
             in_flight: Family::default(),
+            waiting: Family::default(),
+            limits: Family::default(),
+            running: Gauge::default(),
+            queued: Gauge::default(),
+            shed: Family::default(),
             certificate_expiry: Gauge::default(),
         };
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -129,6 +145,31 @@ impl Traffic {
             traffic.in_flight.clone(),
         );
         registry.register(
+            "upstream_requests_waiting",
+            "Requests that wait for their turn at an upstream",
+            traffic.waiting.clone(),
+        );
+        registry.register(
+            "upstream_concurrency_limit",
+            "Requests that an upstream is sent at once; falls when it refuses some",
+            traffic.limits.clone(),
+        );
+        registry.register(
+            "admission_running_requests",
+            "Requests with leave to run",
+            traffic.running.clone(),
+        );
+        registry.register(
+            "admission_waiting_requests",
+            "Requests that wait for leave to run",
+            traffic.queued.clone(),
+        );
+        registry.register(
+            "admission_refused",
+            "Requests turned away because the server had too many",
+            traffic.shed.clone(),
+        );
+        registry.register(
             "tls_certificate_expiry_timestamp_seconds",
             "When the listener's certificate ends, Unix seconds; 0 without TLS",
             traffic.certificate_expiry.clone(),
@@ -137,15 +178,27 @@ impl Traffic {
     }
 
     /// What is known only when somebody asks.
-    pub(super) fn update(&self, targets: &[Arc<Target>]) {
+    pub(super) fn update(&self, targets: &[Arc<Target>], admission: &Admission) {
         self.in_flight.clear();
+        self.waiting.clear();
+        self.limits.clear();
+        let (running, waiting) = admission.counts();
+        self.running.set(clamp(running));
+        self.queued.set(clamp(waiting));
         for target in targets {
             let labels = UpstreamNameLabels {
                 upstream: target.name().to_owned(),
             };
+            let limiter = &target.upstream.limiter;
             self.in_flight
                 .get_or_create(&labels)
-                .set(super::clamp(target.upstream.in_flight()));
+                .set(clamp(limiter.running()));
+            self.waiting
+                .get_or_create(&labels)
+                .set(clamp(limiter.waiting()));
+            self.limits
+                .get_or_create(&labels)
+                .set(clamp(limiter.limit()));
         }
     }
 
@@ -226,6 +279,14 @@ impl Events {
             .saved
             .get_or_create(&labels)
             .inc_by(saved.unwrap_or_default());
+    }
+
+    /// A request has been turned away.
+    pub(crate) fn shed(&self, reason: &'static str) {
+        self.traffic
+            .shed
+            .get_or_create(&ReasonLabels { reason })
+            .inc();
     }
 
     /// The listener shows a certificate that ends then, Unix seconds.

@@ -152,8 +152,9 @@ impl Front {
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         watcher: Watcher,
     ) {
-        let header_bytes_max = self.service.app().limits.header_bytes_max;
-        let connection = builder(header_bytes_max)
+        let limits = &self.service.app().limits;
+        let (header_bytes_max, fields_max) = (limits.header_bytes_max, limits.header_fields_max);
+        let connection = builder(header_bytes_max, fields_max)
             .serve_connection(TokioIo::new(stream), self)
             .into_owned();
         if let Err(error) = watcher.watch(connection).await {
@@ -173,14 +174,16 @@ impl hyper::service::Service<Request<Incoming>> for Front {
     }
 }
 
-fn builder(header_bytes_max: usize) -> Builder<TokioExecutor> {
-    let header_bytes = header_bytes_max.max(HEADER_BYTES_MIN);
+/// What has somewhat more than the limits is still read, so that it can be refused in words that its client knows.
+fn builder(header_bytes_max: usize, fields_max: usize) -> Builder<TokioExecutor> {
+    let header_bytes = header_bytes_max.max(HEADER_BYTES_MIN).saturating_mul(2);
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
         .max_buf_size(header_bytes);
+        .max_headers(fields_max.saturating_mul(2))
     builder
         .http2()
         .timer(TokioTimer::new())

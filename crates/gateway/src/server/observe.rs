@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
@@ -21,7 +21,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::reply;
 use super::surface::Surface;
-use crate::app::App;
+use crate::admission::{Admitted, Shed};
+use crate::app::{App, Limits};
 use crate::auth::Principal;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
@@ -34,7 +35,7 @@ const CLIENT_REQUEST_ID: &str = "x-client-request-id";
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// When to try again if too many requests are in flight.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The status of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -140,7 +141,14 @@ pub(super) async fn observe(
     let deadline = tokio::time::Instant::now() + time_limit;
     request.extensions_mut().insert(trail);
     request.extensions_mut().insert(Deadline(deadline));
-    let work = telemetry::within(trace, next.run(request));
+    let is_too_much = exceeds(&app.limits, request.headers(), request.uri());
+    let work = async {
+        match is_too_much {
+            true => reply::error(&ApiError::headers_too_large()),
+            false => next.run(request).await,
+        }
+    };
+    let work = telemetry::within(trace, work);
     let response = match tokio::time::timeout_at(deadline, work).await {
         Ok(response) => response,
         Err(_) => reply::error(&ApiError::timeout(
@@ -159,8 +167,16 @@ pub(super) async fn observe(
         headers.insert(CLIENT_REQUEST_ID, client_id);
     }
     let permit = response.extensions_mut().remove();
+    let admitted = response.extensions_mut().remove();
     let delivery = response.extensions_mut().remove();
-    response.map(|body| Body::new(ObservedBody::new(body, record, permit, delivery)))
+    response.map(|body| {
+        Body::new(ObservedBody::new(
+            body,
+            record,
+            (permit, admitted),
+            delivery,
+        ))
+    })
 }
 
 /// Refuses what is beyond the bound at once; a permit lasts until the answer's body ends.
@@ -170,6 +186,7 @@ pub(super) async fn limit_in_flight(
     next: Next,
 ) -> Response {
     let Ok(permit) = Arc::clone(&app.in_flight).try_acquire_owned() else {
+        app.events.shed(Shed::Full.as_str());
         return reply::error(&ApiError::overloaded(BUSY_RETRY_AFTER));
     };
     let mut response = next.run(request).await;
@@ -232,11 +249,14 @@ impl Drop for Record {
     }
 }
 
+/// What a request takes until its answer has been written out.
+type Places = (Option<Arc<OwnedSemaphorePermit>>, Option<Arc<Admitted>>);
+
 /// A body that knows when it has been written out.
 struct ObservedBody {
     inner: Body,
     record: Record,
-    _permit: Option<Arc<OwnedSemaphorePermit>>,
+    _places: Places,
     delivery: Option<Arc<DeliveryGuard>>,
 }
 
@@ -244,13 +264,13 @@ impl ObservedBody {
     fn new(
         inner: Body,
         record: Record,
-        permit: Option<Arc<OwnedSemaphorePermit>>,
+        places: Places,
         delivery: Option<Arc<DeliveryGuard>>,
     ) -> Self {
         let mut body = ObservedBody {
             inner,
             record,
-            _permit: permit,
+            _places: places,
             delivery,
         };
         if body.inner.is_end_stream() {
@@ -290,6 +310,15 @@ impl HttpBody for ObservedBody {
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+/// Whether a request's head has more than the limits allow. The reader of the connection stops at twice as much by itself,
+/// and knows no dialect.
+fn exceeds(limits: &Limits, headers: &HeaderMap, uri: &Uri) -> bool {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let bytes: usize = headers.iter().map(size).sum();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    headers.len() > limits.header_fields_max || bytes + path > limits.header_bytes_max
 }
 
 /// Routes for monitoring, which would be most of all spans and say nothing.

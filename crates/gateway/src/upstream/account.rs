@@ -14,9 +14,10 @@ use holdfast_protocol::provider::{
 use holdfast_protocol::upstream::UpstreamDialect;
 use holdfast_protocol::usage::BilledUsage;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::breaker::Breaker;
+use super::limiter::Limiter;
 use super::options::{Credentials, UpstreamOptions};
 use super::transport::Transport;
 use super::{Isolation, Shared};
@@ -35,8 +36,7 @@ pub(crate) struct Upstream {
     pub(crate) options: UpstreamOptions,
     pub(super) transport: Transport,
     pub(crate) breaker: Breaker,
-    pub(super) permits: Arc<Semaphore>,
-    permits_max: usize,
+    pub(crate) limiter: Arc<Limiter>,
     /// Tells accounts apart without telling the key.
     fingerprint: String,
 }
@@ -94,23 +94,13 @@ impl Upstream {
             Credentials::Aws { access_key_id, .. } => access_key_id,
         };
         let fingerprint = HEXLOWER.encode(&Sha256::digest(secret.as_bytes())[..6]);
-        let permits_max = options.concurrency_max.clamp(1, Semaphore::MAX_PERMITS);
         Ok(Upstream {
             breaker: Breaker::new(options.retry),
-            permits: Arc::new(Semaphore::new(permits_max)),
-            permits_max,
+            limiter: Limiter::new(options.concurrency_max),
             transport,
             fingerprint,
             options,
         })
-    }
-}
-
-impl Upstream {
-    /// Requests under way.
-    pub(crate) fn in_flight(&self) -> u64 {
-        let free = self.permits.available_permits();
-        self.permits_max.saturating_sub(free) as u64
     }
 }
 

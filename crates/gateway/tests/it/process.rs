@@ -36,6 +36,7 @@ impl Process {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command
             .args(["serve", "--listen", "127.0.0.1:0"])
+        command.stdout(Stdio::piped()).stderr(log);
             .stdout(Stdio::piped())
             .stderr(log);
         change(&mut command);
@@ -69,6 +70,8 @@ impl Process {
 
     /// Its log up to now.
     pub(crate) fn log(&self) -> String {
+    /// Waits until the log has this text.
+    pub(crate) async fn logs(&self, text: &str) {
         std::fs::read_to_string(self.path("log")).unwrap()
     }
 
@@ -77,8 +80,6 @@ impl Process {
 
     /// Waits until the log has it so many times.
     pub(crate) async fn logs_times(&self, text: &str, times: usize) {
-    /// Waits until the log has this text.
-    pub(crate) async fn logs(&self, text: &str) {
         let waited = tokio::time::timeout(PATIENCE, async {
             while self.log().matches(text).count() < times {
                 tokio::time::sleep(Duration::from_millis(20)).await;
