@@ -68,6 +68,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Folder of everything that must survive.
     pub data_dir: PathBuf,
+    /// Whether other processes may listen on the same port.
+    pub reuse_port: bool,
     /// Largest request body, bytes.
     pub body_bytes_max: usize,
     /// Largest request head, bytes.

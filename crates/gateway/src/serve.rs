@@ -28,6 +28,7 @@ use crate::tls::{Certificates, Tls};
 
 mod data_dir;
 mod reload;
+mod systemd;
 
 pub use data_dir::{DataDir, DataDirLock};
 pub use reload::{ConfigSource, SetLogFilter};
@@ -122,7 +123,10 @@ pub async fn run(
     let hangups = watch_signals(shutdown.clone())?;
     let data_dir = DataDir::new(&config.server.data_dir);
     let _lock = data_dir.lock()?;
-    let socket = bind(config.server.listen)?;
+    let door = match systemd::inherited_listener()? {
+        Some(listener) => Door::Inherited(listener),
+        None => Door::Bound(bind(config.server.listen, config.server.reuse_port)?),
+    };
     let store = open_store(&data_dir).await?;
     let running = tokio::select! {
         running = start(&config, source, &data_dir, &store, &progress, announce) => running,
@@ -287,7 +291,7 @@ fn names(model: &ModelConfig) -> impl Iterator<Item = String> {
 async fn listen(
     config: &Config,
     data_dir: &DataDir,
-    socket: TcpSocket,
+    door: Door,
     running: &Running,
     shutdown: CancellationToken,
     announce: &(dyn Fn(Announcement) + Sync),
@@ -306,6 +310,7 @@ async fn listen(
     if let Err(error) = data_dir.write_address(&format!("{scheme}://{}", reachable(address))) {
         tracing::warn!(%error, "the address file can't be written; the command line needs --url");
     }
+    systemd::notify("READY=1");
     announce(Announcement::Listening {
         url: format!("{scheme}://{address}"),
     });
@@ -326,6 +331,7 @@ async fn listen(
     let served = match early {
         Some(served) => served,
         None => {
+            systemd::notify("STOPPING=1");
             announce(Announcement::Stopping);
             served.await
         }
@@ -439,7 +445,24 @@ async fn reload_at(mut hangups: Signal, service: Arc<Service>) {
     }
 }
 
-fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
+/// Where connections come in.
+enum Door {
+    /// The address is taken, and nobody is let in yet.
+    Bound(TcpSocket),
+    /// A service manager's: connections that come before we are ready wait in it.
+    Inherited(std::net::TcpListener),
+}
+
+impl Door {
+    fn open(self) -> std::io::Result<TcpListener> {
+        match self {
+            Door::Bound(socket) => socket.listen(BACKLOG),
+            Door::Inherited(listener) => TcpListener::from_std(listener),
+        }
+    }
+}
+
+fn bind(address: SocketAddr, reuse_port: bool) -> Result<TcpSocket, ServeError> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -448,6 +471,8 @@ fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
     let bound = socket.and_then(|socket| {
         // A restart must not wait for the connections of the process before to time out.
         socket.set_reuseaddr(true)?;
+        // Another process may have the port already, and goes on until it is stopped.
+        socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
         Ok(socket)
     });

@@ -90,6 +90,9 @@ pub(super) struct File {
 pub(super) struct Server {
     /// Address and port, such as `127.0.0.1:8080` (the default) or `0.0.0.0:8080`. Port 0 takes any free port.
     pub(super) listen: Option<Located<String>>,
+    /// Whether another process may listen on the same port at the same time, so that a new one can take over before the old
+    /// one stops; each needs a data directory of its own. Default: false.
+    pub(super) reuse_port: Option<Located<bool>>,
     /// Folder of the database, the saved KV state and, unless HOLDFAST_MODELS_DIR says otherwise, the model files.
     /// Relative to this file. Default: `$XDG_DATA_HOME/holdfast`, else `~/.local/share/holdfast`.
     pub(super) data_dir: Option<Located<String>>,

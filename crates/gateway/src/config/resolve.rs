@@ -114,6 +114,7 @@ pub(super) fn resolve(
 fn server(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> ServerConfig {
     ServerConfig {
         listen: listen(file, scope, problems),
+        reuse_port: file.reuse_port.as_ref().is_some_and(|value| *value.get()),
         data_dir: data_dir(file, scope, problems),
         body_bytes_max: size(
             &file.body_bytes_max,

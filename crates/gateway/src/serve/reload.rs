@@ -89,6 +89,10 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
     let (contexts, new_contexts) = (&before.contexts, &after.contexts);
     let changed = [
         ("server.listen", server.listen != new_server.listen),
+        (
+            "server.reuse_port",
+            server.reuse_port != new_server.reuse_port,
+        ),
         ("server.data_dir", server.data_dir != new_server.data_dir),
         (
             "server.drain_seconds",

@@ -92,6 +92,7 @@ pub async fn serve(
         });
     }
     drop(listener);
+    tracing::info!("no more connections are accepted; running requests may finish");
     if tokio::time::timeout(drain, graceful.shutdown())
         .await
         .is_err()

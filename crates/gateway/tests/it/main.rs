@@ -24,6 +24,7 @@ mod sessions;
 mod streams;
 mod surfaces;
 mod telemetry;
+mod takeover;
 mod tenancy;
 mod tls;
 mod truncation;

@@ -34,11 +34,7 @@ impl Process {
         std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();
         let mut command = program(&folder);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
-        command
-            .args(["serve", "--listen", "127.0.0.1:0"])
-        command.stdout(Stdio::piped()).stderr(log);
-            .stdout(Stdio::piped())
-            .stderr(log);
+        command.arg("serve").env("HOLDFAST_LISTEN", "127.0.0.1:0");
         change(&mut command);
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
