@@ -88,6 +88,8 @@ enum Command {
     /// Check the configuration, print its schema, or let a running server read it again
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say whether the server can work; fails if not
+    Health,
     /// Find out why something does not work
     Doctor(doctor::DoctorArguments),
 }
@@ -174,6 +176,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         }
         Command::Config(ConfigCommand::Reload) => reload_config(session).await,
         Command::Config(ConfigCommand::Check { file }) => check_config(session, file),
+        Command::Health => health(session).await,
         Command::Doctor(arguments) => doctor::run(session, &arguments).await,
     }
 }
@@ -192,6 +195,16 @@ async fn reload_config(session: &Session) -> Result<(), Failure> {
             .output
             .line(&format!("needs a restart: {}", output::plain(name)));
     }
+    Ok(())
+}
+
+/// For whoever restarts containers: the exit code is the answer.
+async fn health(session: &Session) -> Result<(), Failure> {
+    let client = connection::client(session)?;
+    client
+        .call(Method::GET, &["readyz"], &[], None, Patience::Short)
+        .await?;
+    session.output.line("OK");
     Ok(())
 }
 

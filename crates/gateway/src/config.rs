@@ -78,8 +78,6 @@ pub struct ServerConfig {
     pub request_seconds_max: u64,
     /// Most requests in flight.
     pub connections_max: usize,
-    /// Time for running requests to finish at shutdown, seconds.
-    pub drain_seconds: u64,
     /// Most requests that wait for one of them to end.
     pub queue_max: usize,
     /// How long they wait, milliseconds.
@@ -88,6 +86,8 @@ pub struct ServerConfig {
     pub body_seconds_max: u64,
     /// Most header fields of a request.
     pub header_fields_max: usize,
+    /// Time for running requests to finish at shutdown, seconds.
+    pub drain_seconds: u64,
 }
 
 /// `[server.tls]`.

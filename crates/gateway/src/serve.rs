@@ -677,6 +677,10 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
             request_seconds_max: config.server.request_seconds_max,
             connections_max: config.server.connections_max,
             header_bytes_max: config.server.header_bytes_max,
+            header_fields_max: config.server.header_fields_max,
+            body_seconds_max: config.server.body_seconds_max,
+            queue_max: config.server.queue_max,
+            queue_wait_ms: config.server.queue_wait_ms,
             session_wait_ms: config.contexts.session_wait_ms,
             contexts_per_project_max: config.contexts.contexts_per_project_max,
             context_tokens_per_project_max: config.contexts.context_tokens_per_project_max,
@@ -702,10 +706,6 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
     }
 }
 
-            header_fields_max: config.server.header_fields_max,
-            body_seconds_max: config.server.body_seconds_max,
-            queue_max: config.server.queue_max,
-            queue_wait_ms: config.server.queue_wait_ms,
 /// When the model came here, seconds since the Unix epoch.
 fn created_seconds(open: &OpenModel) -> i64 {
     let pulled = open

@@ -22,6 +22,7 @@ mod handles;
 mod limiter;
 mod options;
 mod prefix;
+mod probe;
 mod raw;
 mod route;
 mod tenant;
@@ -46,6 +47,7 @@ pub use options::{
     UpstreamOptions,
 };
 pub(crate) use prefix::UpstreamPrefix;
+pub(crate) use probe::{Probe, probe};
 pub(crate) use route::{RouteBackend, run, tend, tend_until};
 pub(crate) use warmth::Warmth;
 

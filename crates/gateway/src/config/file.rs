@@ -104,9 +104,6 @@ pub(super) struct Server {
     pub(super) request_seconds_max: Option<Located<u64>>,
     /// Most requests in flight. Default: 1024.
     pub(super) connections_max: Option<Located<u64>>,
-    /// How long running requests may take to finish when the server stops, seconds. Default: 30.
-    pub(super) drain_seconds: Option<Located<u64>>,
-    /// HTTPS instead of HTTP. Default: HTTP.
     /// Most requests that wait for one of them to end; the next one gets 429. Default: 256.
     pub(super) queue_max: Option<Located<u64>>,
     /// How long a request waits before it gets 429, milliseconds. Default: 1000.
@@ -115,6 +112,9 @@ pub(super) struct Server {
     pub(super) body_seconds_max: Option<Located<u64>>,
     /// Most header fields of a request. Default: 100.
     pub(super) header_fields_max: Option<Located<u64>>,
+    /// How long running requests may take to finish when the server stops, seconds. Default: 30.
+    pub(super) drain_seconds: Option<Located<u64>>,
+    /// HTTPS instead of HTTP. Default: HTTP.
     pub(super) tls: Option<Located<TlsTable>>,
 }
 

@@ -144,7 +144,6 @@ fn server(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> ServerCo
             1024,
             problems,
         ),
-        drain_seconds: number(&file.drain_seconds, "drain_seconds", 0..=3600, 30, problems),
         queue_max: size(&file.queue_max, "queue_max", 0..=1_000_000, 256, problems),
         queue_wait_ms: number(
             &file.queue_wait_ms,
@@ -167,6 +166,7 @@ fn server(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> ServerCo
             100,
             problems,
         ),
+        drain_seconds: number(&file.drain_seconds, "drain_seconds", 0..=3600, 30, problems),
     }
 }
 

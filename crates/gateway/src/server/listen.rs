@@ -183,8 +183,8 @@ fn builder(header_bytes_max: usize, fields_max: usize) -> Builder<TokioExecutor>
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME_MAX)
-        .max_buf_size(header_bytes);
         .max_headers(fields_max.saturating_mul(2))
+        .max_buf_size(header_bytes);
     builder
         .http2()
         .timer(TokioTimer::new())

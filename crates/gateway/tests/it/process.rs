@@ -36,6 +36,7 @@ impl Process {
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.arg("serve").env("HOLDFAST_LISTEN", "127.0.0.1:0");
         change(&mut command);
+        command.stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut process = Process {
@@ -66,11 +67,11 @@ impl Process {
 
     /// Its log up to now.
     pub(crate) fn log(&self) -> String {
-    /// Waits until the log has this text.
-    pub(crate) async fn logs(&self, text: &str) {
         std::fs::read_to_string(self.path("log")).unwrap()
     }
 
+    /// Waits until the log has this text.
+    pub(crate) async fn logs(&self, text: &str) {
         self.logs_times(text, 1).await;
     }
 
