@@ -193,6 +193,8 @@ pub struct AppOptions {
     pub salt: [u8; 32],
     /// The collector of OpenTelemetry, if there is one. A reload leaves it as it is.
     pub telemetry: Option<Arc<Telemetry>>,
+    /// Who is told of events. A reload leaves it as it is.
+    pub webhooks: Option<Arc<Webhooks>>,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -210,6 +212,7 @@ impl AppOptions {
             catalog: Arc::new(Catalog::builtin()),
             salt: rand::rng().random(),
             telemetry: None,
+            webhooks: None,
             auth_required: true,
         }
     }
@@ -257,9 +260,10 @@ impl App {
             catalog,
             salt,
             telemetry,
+            webhooks,
             auth_required,
         } = options;
-        let events = Arc::new(Events::new(telemetry));
+        let events = Arc::new(Events::new(telemetry, webhooks));
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let upstreams = Upstreams::new(
@@ -326,6 +330,7 @@ impl App {
             catalog,
             salt: _,
             telemetry: _,
+            webhooks: _,
             auth_required,
         } = options;
         let upstreams = self.upstreams.reloaded(upstreams, catalog)?;

@@ -18,6 +18,7 @@ use crate::keys::Secret;
 use crate::models::ModelReference;
 use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFiles};
+use crate::webhooks::WebhookOptions;
 
 mod file;
 mod problems;
@@ -43,6 +44,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[telemetry]`; `None`: nothing is sent.
     pub telemetry: Option<TelemetryOptions>,
+    /// Who is told of events.
+    pub webhooks: Vec<WebhookOptions>,
     /// Rules for contexts.
     pub contexts: ContextsConfig,
     /// How long and how many responses are kept.

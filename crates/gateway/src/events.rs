@@ -16,12 +16,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
 
 use crate::admission::Admission;
 use crate::app::ModelSource;
 use crate::routing::Models;
+use crate::service::ReloadError;
 use crate::telemetry::Telemetry;
 use crate::upstream::Target;
+use crate::webhooks::{EventKind, Webhooks};
 
 use traffic::Traffic;
 
@@ -139,6 +142,7 @@ pub(crate) struct Events {
     engine: EngineMetrics,
     traffic: Traffic,
     telemetry: Option<Arc<Telemetry>>,
+    webhooks: Option<Arc<Webhooks>>,
 }
 
 #[derive(Default)]
@@ -148,8 +152,8 @@ struct EngineMetrics {
 }
 
 impl Events {
-    /// With a collector of OpenTelemetry, where there is one.
-    pub(crate) fn new(telemetry: Option<Arc<Telemetry>>) -> Self {
+    /// With a collector of OpenTelemetry and receivers of events, where there are such.
+    pub(crate) fn new(telemetry: Option<Arc<Telemetry>>, webhooks: Option<Arc<Webhooks>>) -> Self {
         let mut registry = Registry::with_prefix("holdfast");
         let durations = Durations::new_with_constructor(|| {
             Histogram::new(DURATION_BUCKETS_SECONDS.iter().copied())
@@ -176,6 +180,7 @@ impl Events {
             engine: EngineMetrics::new(&mut registry),
             traffic: Traffic::new(&mut registry),
             telemetry,
+            webhooks,
             registry: Registry::default(),
         };
         registry.register(
@@ -413,6 +418,15 @@ impl Events {
                     "a context was not a plain hit"
                 );
             }
+            if receipt.status == CacheStatus::Rebuilt {
+                let data = json!({
+                    "context_id": receipt.context_id.to_string(),
+                    "model": model,
+                    "upstream": receipt.upstream,
+                    "reason": receipt.reason,
+                });
+                self.tell(EventKind::ContextLost, data);
+            }
         }
     }
 
@@ -456,9 +470,33 @@ impl Events {
     }
 
     /// The configuration has been read again, or could not be.
-    pub(crate) fn reloaded(&self, is_ok: bool) {
-        let result = if is_ok { "ok" } else { "failed" };
-        self.reloads.get_or_create(&ResultLabels { result }).inc();
+    pub(crate) fn reloaded(&self, result: Result<(), &ReloadError>) {
+        let word = if result.is_ok() { "ok" } else { "failed" };
+        self.reloads
+            .get_or_create(&ResultLabels { result: word })
+            .inc();
+        if let Err(error) = result {
+            self.tell(
+                EventKind::ReloadFailed,
+                json!({"message": error.to_string()}),
+            );
+        }
+    }
+
+    /// An upstream is left alone from now on because it keeps failing, or answers again.
+    pub(crate) fn upstream_changed(&self, upstream: &str, is_down: bool) {
+        let kind = match is_down {
+            true => EventKind::UpstreamDown,
+            false => EventKind::UpstreamUp,
+        };
+        tracing::warn!(upstream, event = kind.as_str(), "an upstream has changed");
+        self.tell(kind, json!({"upstream": upstream}));
+    }
+
+    fn tell(&self, kind: EventKind, data: Value) {
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.tell(kind, data);
+        }
     }
 
     /// Everything in the text format of OpenMetrics.

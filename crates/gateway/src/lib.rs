@@ -24,3 +24,4 @@ pub mod service;
 pub mod telemetry;
 pub mod tls;
 mod upstream;
+pub mod webhooks;

@@ -25,6 +25,7 @@ use crate::models::{
 use crate::service::Service;
 use crate::telemetry::Telemetry;
 use crate::tls::{Certificates, Tls};
+use crate::webhooks::Webhooks;
 
 mod data_dir;
 mod reload;
@@ -232,8 +233,13 @@ async fn start(
         ),
         None => None,
     };
+    let webhooks = match config.webhooks.is_empty() {
+        true => None,
+        false => Some(Webhooks::start(&config.webhooks).map_err(ServeError::new)?),
+    };
     let options = AppOptions {
         telemetry: telemetry.clone(),
+        webhooks,
         ..app_options(config, entries, salt)
     };
     let app = App::new(Arc::clone(store) as _, options, system_clock()).map_err(ServeError::new)?;
@@ -702,6 +708,7 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         catalog: Arc::clone(&config.catalog),
         salt,
         telemetry: None,
+        webhooks: None,
         auth_required: config.auth.required,
     }
 }

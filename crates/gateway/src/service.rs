@@ -101,7 +101,7 @@ impl Service {
         let _alone = self.reloading.lock().await;
         let result = self.reload_alone().await;
         let app = self.app.load();
-        app.events.reloaded(result.is_ok());
+        app.events.reloaded(result.as_ref().map(|_| ()));
         match &result {
             Ok(needs_restart) if needs_restart.is_empty() => {
                 tracing::info!("the configuration has been reloaded");

@@ -135,9 +135,15 @@ impl Upstreams {
             let same = before.get(&name).filter(|same| same.options == options);
             let upstream = match same {
                 Some(same) => Arc::clone(same),
-                None => Upstream::new(options, &shared.clock)
-                    .map(Arc::new)
-                    .map_err(|error| format!("upstream `{name}`: {error}"))?,
+                None => {
+                    let upstream = Upstream::new(options, &shared.clock)
+                        .map_err(|error| format!("upstream `{name}`: {error}"))?;
+                    let (events, watched) = (Arc::clone(&shared.events), name.clone());
+                    upstream.breaker.watch(Box::new(move |is_open| {
+                        events.upstream_changed(&watched, is_open);
+                    }));
+                    Arc::new(upstream)
+                }
             };
             if by_name.insert(name.clone(), upstream).is_some() {
                 return Err(format!("two upstreams are called `{name}`"));

@@ -16,7 +16,7 @@ mod operations;
 mod read;
 mod upstreams;
 
-pub(super) use operations::{Telemetry, TlsTable};
+pub(super) use operations::{EventWord, Telemetry, TlsTable, WebhookTable};
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -68,6 +68,8 @@ pub(super) struct File {
     pub(super) log: Log,
     /// Where traces and metrics are sent. Default: nowhere.
     pub(super) telemetry: Telemetry,
+    /// Programs that are told of events.
+    pub(super) webhooks: Vec<WebhookTable>,
     /// Rules for contexts.
     pub(super) contexts: Contexts,
     /// How long and how many responses are kept.
@@ -276,6 +278,7 @@ impl File {
                 "server" => file.server = table(value, "[server]", problems),
                 "log" => file.log = table(value, "[log]", problems),
                 "telemetry" => file.telemetry = table(value, "[telemetry]", problems),
+                "webhooks" => file.webhooks = tables(value, "webhooks", problems),
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "responses" => file.responses = table(value, "[responses]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),

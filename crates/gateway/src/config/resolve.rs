@@ -86,6 +86,7 @@ pub(super) fn resolve(
     let models = models(&file.models, &engines, &upstreams, &catalog, &mut problems);
     let config = Config {
         tls: operations::tls(&file.server, &scope, &mut problems),
+        webhooks: operations::webhooks(&file.webhooks, &scope, &mut problems),
         telemetry: operations::telemetry(&file.telemetry, &scope, &mut problems),
         responses: responses(&file.responses, &mut problems),
         file: path.map(Path::to_path_buf),

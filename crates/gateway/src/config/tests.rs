@@ -499,6 +499,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         keys::<file::Server>(),
         keys::<file::TlsTable>(),
         keys::<file::Telemetry>(),
+        keys::<file::WebhookTable>(),
         keys::<file::Log>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),

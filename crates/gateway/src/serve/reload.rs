@@ -100,6 +100,7 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
         ),
         // Other files, or the same with other contents, apply at once.
         ("server.tls", before.tls.is_some() != after.tls.is_some()),
+        ("webhooks", before.webhooks != after.webhooks),
         ("telemetry", before.telemetry != after.telemetry),
         ("log.format", before.log.format != after.log.format),
         (

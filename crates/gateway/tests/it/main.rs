@@ -30,6 +30,7 @@ mod tenancy;
 mod tls;
 mod truncation;
 mod upstreams;
+mod webhooks;
 
 use holdfast_testkit::{Reply, TestClient};
 use serde_json::{Value, json};

@@ -38,3 +38,33 @@ pub(in crate::config) struct Telemetry {
     /// What the collector calls this service. Default: `holdfast`.
     pub(in crate::config) service_name: Option<Located<String>>,
 }
+
+/// A program that is told of events: JSON by POST, signed as Standard Webhooks does it.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["url", "secret"]))]
+pub(in crate::config) struct WebhookTable {
+    /// Where events are sent. Redirects are not followed.
+    #[schemars(required)]
+    pub(in crate::config) url: Option<Located<String>>,
+    /// What they are signed with, by reference: `env:NAME` or `file:PATH`; `whsec_` and base64, or any text of at least 16
+    /// characters.
+    #[schemars(required)]
+    pub(in crate::config) secret: Option<Located<String>>,
+    /// Which events are sent. Default: all.
+    pub(in crate::config) events: Option<Located<Vec<Located<EventWord>>>>,
+}
+
+/// What can be told.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::config) enum EventWord {
+    /// An upstream keeps failing and is left alone.
+    UpstreamDown,
+    /// It answers again.
+    UpstreamUp,
+    /// A context's computed state or copy was lost and has been made again.
+    ContextLost,
+    /// A changed configuration can't be applied.
+    ReloadFailed,
+}

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::super::TlsConfig;
-use super::super::file::{Located, Server, Telemetry};
+use super::super::file::{EventWord, Located, Server, Telemetry, WebhookTable};
 use super::super::problems::Problems;
 use super::upstreams::{check_url, headers};
-use super::values::number;
+use super::values::{number, referred};
 use super::{Scope, Secrets};
-use crate::keys::Secret;
+use crate::keys::{CHOSEN_KEY_CHARACTERS_MIN, Secret};
 use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFile, TlsFiles};
+use crate::webhooks::{EventKind, WebhookOptions};
 
 /// `None` also where a file is not named, which has been reported.
 pub(super) fn tls(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> Option<TlsConfig> {
@@ -78,4 +79,47 @@ pub(super) fn telemetry(
             .as_ref()
             .map_or_else(|| "holdfast".to_owned(), |name| name.get().clone()),
     })
+}
+
+/// Without secrets there are none: nothing could be signed.
+pub(super) fn webhooks(
+    tables: &[WebhookTable],
+    scope: &Scope<'_>,
+    problems: &mut Problems,
+) -> Vec<WebhookOptions> {
+    let mut resolved = Vec::new();
+    for table in tables {
+        let Some(url) = &table.url else { continue };
+        if let Err((message, help)) = check_url(url.get()) {
+            problems.add_with_help(Some(url.span()), format!("`url`: {message}"), help);
+        }
+        let Some(secret) = referred(&table.secret, "secret", scope, problems) else {
+            continue;
+        };
+        if secret.expose().chars().count() < CHOSEN_KEY_CHARACTERS_MIN {
+            problems.add(
+                table.secret.as_ref().map(Located::span),
+                format!("`secret`: it needs at least {CHOSEN_KEY_CHARACTERS_MIN} characters"),
+            );
+        }
+        let events = table.events.as_ref().map(|events| {
+            let kinds = events.get().iter().map(|word| kind(*word.get()));
+            kinds.collect()
+        });
+        resolved.push(WebhookOptions {
+            url: url.get().clone(),
+            secret,
+            events: events.unwrap_or_else(|| EventKind::ALL.to_vec()),
+        });
+    }
+    resolved
+}
+
+fn kind(word: EventWord) -> EventKind {
+    match word {
+        EventWord::UpstreamDown => EventKind::UpstreamDown,
+        EventWord::UpstreamUp => EventKind::UpstreamUp,
+        EventWord::ContextLost => EventKind::ContextLost,
+        EventWord::ReloadFailed => EventKind::ReloadFailed,
+    }
 }
