@@ -261,6 +261,11 @@ pub struct Engine {
 }
 
 impl Engine {
+    /// Whether both are handles on the same running engine.
+    pub fn is_same(&self, other: &Engine) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
     /// Loads the model and starts the engine's thread. Blocks while the file is read.
     ///
     /// # Errors

@@ -1,5 +1,5 @@
-//! What the service is made of: store, models, limits, and the parts that work on them. Built once by `serve` (or by a
-//! test), shared by every request.
+//! What the service is made of: store, models, limits, and the parts that work on them. Built by `serve` (or by a test),
+//! and once more at each reload ([`crate::service`]); a request keeps the one it began with.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::{Admission, AdmissionLimits};
 use crate::auth::Authenticator;
 pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
@@ -21,20 +22,20 @@ use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::responses::Responses;
 use crate::routing::Models;
+use crate::telemetry::Telemetry;
 pub use crate::upstream::{
     CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
     UpstreamOptions,
 };
-use crate::upstream::{Parts, Shared, Target, Upstreams};
+use crate::upstream::{Parts, Upstreams};
+use crate::webhooks::Webhooks;
+
+/// Requests whose senders are still being looked up, and those that manage the server: they do not stand in line, and a
+/// full line must not keep out those for whom somebody in it makes room.
+const UNKNOWN_MAX: usize = 256;
 
 /// How long stopping waits for writes that are under way.
 const STOP_WAIT: Duration = Duration::from_secs(10);
-
-/// How often what has expired is looked for.
-const SWEEP_EVERY: Duration = Duration::from_secs(5);
-
-/// How often what other replicas have made and removed is looked for: every so many sweeps.
-const CENSUS_EVERY: u32 = 6;
 
 /// Everything the gateway keeps durably.
 pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore {}
@@ -92,6 +93,14 @@ pub struct Limits {
     pub request_seconds_max: u64,
     /// Most requests in flight at once.
     pub connections_max: usize,
+    /// Most requests that wait for one of them to end.
+    pub queue_max: usize,
+    /// How long they wait at most, milliseconds.
+    pub queue_wait_ms: u64,
+    /// Longest time for a request's body to come, seconds.
+    pub body_seconds_max: u64,
+    /// Most header fields of a request.
+    pub header_fields_max: usize,
     /// Largest head of a request, bytes.
     pub header_bytes_max: usize,
     /// How long a turn waits for another turn on the same session, milliseconds. 0: it is refused at once.
@@ -114,6 +123,10 @@ impl Default for Limits {
             body_bytes_max: 32 * 1024 * 1024,
             request_seconds_max: 600,
             connections_max: 1024,
+            queue_max: 256,
+            queue_wait_ms: 1_000,
+            body_seconds_max: 120,
+            header_fields_max: 100,
             header_bytes_max: 32 * 1024,
             session_wait_ms: 0,
             contexts_per_project_max: 100_000,
@@ -122,6 +135,16 @@ impl Default for Limits {
             response_seconds: 30 * 86_400,
             responses_per_project_max: 1_000_000,
             response_bytes_per_project_max: 8 * 1024 * 1024 * 1024,
+        }
+    }
+}
+
+impl Limits {
+    fn admission(&self) -> AdmissionLimits {
+        AdmissionLimits {
+            running_max: self.connections_max,
+            waiting_max: self.queue_max,
+            wait: Duration::from_millis(self.queue_wait_ms),
         }
     }
 }
@@ -168,6 +191,10 @@ pub struct AppOptions {
     /// Secret of this installation, from which tenants' salts and cache keys at upstreams are derived. The same on every
     /// replica and after every start, or else caches are not found again.
     pub salt: [u8; 32],
+    /// The collector of OpenTelemetry, if there is one. A reload leaves it as it is.
+    pub telemetry: Option<Arc<Telemetry>>,
+    /// Who is told of events. A reload leaves it as it is.
+    pub webhooks: Option<Arc<Webhooks>>,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -184,6 +211,8 @@ impl AppOptions {
             upstreams: Vec::new(),
             catalog: Arc::new(Catalog::builtin()),
             salt: rand::rng().random(),
+            telemetry: None,
+            webhooks: None,
             auth_required: true,
         }
     }
@@ -201,16 +230,18 @@ pub struct App {
     pub(crate) responses: Arc<Responses>,
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
+    /// Everything that has come in and is not answered yet: those that run, that wait, and that nobody has looked at.
     pub(crate) in_flight: Arc<Semaphore>,
-    pub(crate) upstreams: Arc<Shared>,
-    targets: Vec<Arc<Target>>,
+    pub(crate) admission: Arc<Admission>,
+    pub(crate) upstreams: Upstreams,
+    share_prefixes: SharePrefixes,
     clock: Clock,
     pub(crate) tasks: TaskTracker,
-    stopping: CancellationToken,
+    pub(crate) stopping: CancellationToken,
 }
 
 impl App {
-    /// Puts the parts together. Nothing runs before [`App::start`].
+    /// Puts the parts together. Nothing runs before [`crate::service::Service::start`].
     ///
     /// # Errors
     /// Two models share a name or alias, or there is none; the text says which.
@@ -228,9 +259,11 @@ impl App {
             upstreams,
             catalog,
             salt,
+            telemetry,
+            webhooks,
             auth_required,
         } = options;
-        let events = Arc::new(Events::new());
+        let events = Arc::new(Events::new(telemetry, webhooks));
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let upstreams = Upstreams::new(
@@ -245,9 +278,7 @@ impl App {
                 stopping: stopping.clone(),
             },
         )?;
-        let models = Models::new(models, share_prefixes, &upstreams)?;
-        let targets = models.targets();
-        let models = Arc::new(models);
+        let models = Arc::new(Models::new(models, share_prefixes, &upstreams, Vec::new())?);
         let contexts = Contexts::new(
             Arc::clone(&store),
             Arc::clone(&models),
@@ -267,12 +298,11 @@ impl App {
             authenticator: Authenticator::new(Arc::clone(&store), auth_required),
             contexts: Arc::new(contexts),
             replays: Replays::new(),
-            in_flight: Arc::new(Semaphore::new(
-                limits.connections_max.min(Semaphore::MAX_PERMITS),
-            )),
+            in_flight: in_flight(&limits),
+            admission: Admission::new(limits.admission()),
             stopping,
-            upstreams: upstreams.shared,
-            targets,
+            upstreams,
+            share_prefixes,
             store,
             limits,
             create_total_tokens,
@@ -284,22 +314,66 @@ impl App {
         }))
     }
 
-    /// Takes up the contexts that live on and begins to remove expired ones.
+    /// The same service with other options: what lives on is shared, what differs is new. The salt and who shares prefixes
+    /// stay as they were, because what is cached is named by them.
+    ///
+    /// # Errors
+    /// See [`App::new`].
+    pub(crate) fn reloaded(&self, options: AppOptions) -> Result<Arc<App>, String> {
+        let AppOptions {
+            models,
+            limits,
+            share_prefixes: _,
+            create_total_tokens,
+            auto_context_keys,
+            upstreams,
+            catalog,
+            salt: _,
+            telemetry: _,
+            webhooks: _,
+            auth_required,
+        } = options;
+        let upstreams = self.upstreams.reloaded(upstreams, catalog)?;
+        let models = Arc::new(Models::new(
+            models,
+            self.share_prefixes,
+            &upstreams,
+            self.models.targets(),
+        )?);
+        let contexts = self.contexts.reloaded(Arc::clone(&models), limits.clone());
+        Ok(Arc::new(App {
+            responses: Arc::new(self.responses.reloaded(limits.clone())),
+            authenticator: self.authenticator.reloaded(auth_required),
+            contexts: Arc::new(contexts),
+            replays: self.replays.clone(),
+            in_flight: match limits.admission() == self.limits.admission() {
+                true => Arc::clone(&self.in_flight),
+                false => in_flight(&limits),
+            },
+            admission: {
+                self.admission.set_limits(limits.admission());
+                Arc::clone(&self.admission)
+            },
+            stopping: self.stopping.clone(),
+            upstreams,
+            share_prefixes: self.share_prefixes,
+            store: Arc::clone(&self.store),
+            limits,
+            create_total_tokens,
+            auto_context_keys,
+            models,
+            events: Arc::clone(&self.events),
+            clock: Arc::clone(&self.clock),
+            tasks: self.tasks.clone(),
+        }))
+    }
+
+    /// Takes up the contexts that live on.
     ///
     /// # Errors
     /// The store can't be read.
-    pub async fn start(self: &Arc<Self>) -> Result<(), StoreError> {
-        self.contexts.resume().await?;
-        let app = Arc::clone(self);
-        self.tasks
-            .spawn(async move { app.sweep_until_stopped().await });
-        if !self.targets.is_empty() {
-            self.tasks.spawn(crate::upstream::run(
-                Arc::clone(&self.upstreams),
-                self.targets.clone(),
-            ));
-        }
-        Ok(())
+    pub(crate) async fn resume(&self) -> Result<(), StoreError> {
+        self.contexts.resume().await
     }
 
     /// Ends the background work and waits, up to ten seconds, for writes that are under way. The engines are stopped
@@ -323,7 +397,7 @@ impl App {
     /// Does what the background work does for upstreams: pings, longer lives for handles, dropping those that nobody
     /// needs. It runs by itself every few seconds.
     pub async fn tend_upstreams(&self) {
-        crate::upstream::tend(&self.upstreams, &self.targets).await;
+        crate::upstream::tend(&self.upstreams.shared, &self.models.targets()).await;
     }
 
     /// Removes every context, response and conversation that has expired, as the sweeper does by itself every few seconds.
@@ -342,23 +416,10 @@ impl App {
     pub async fn take_census(&self) -> Result<(), StoreError> {
         self.contexts.take_census().await
     }
+}
 
-    async fn sweep_until_stopped(&self) {
-        let mut ticks = tokio::time::interval(SWEEP_EVERY);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        for sweep in 0_u32.. {
-            tokio::select! {
-                () = self.stopping.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            if let Err(error) = self.sweep().await {
-                tracing::warn!(%error, "what has expired can't be removed now");
-            }
-            if sweep % CENSUS_EVERY == CENSUS_EVERY - 1
-                && let Err(error) = self.take_census().await
-            {
-                tracing::warn!(%error, "what other replicas have made and removed can't be looked for now");
-            }
-        }
-    }
+fn in_flight(limits: &Limits) -> Arc<Semaphore> {
+    let known = limits.connections_max.saturating_add(limits.queue_max);
+    let places = known.saturating_add(UNKNOWN_MAX);
+    Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS)))
 }

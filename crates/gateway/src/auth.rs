@@ -53,7 +53,7 @@ impl Principal {
 pub(crate) struct Authenticator {
     store: Arc<dyn Store>,
     required: bool,
-    seen: Mutex<Seen>,
+    seen: Arc<Mutex<Seen>>,
 }
 
 #[derive(Default)]
@@ -68,7 +68,16 @@ impl Authenticator {
         Authenticator {
             store,
             required,
-            seen: Mutex::default(),
+            seen: Arc::default(),
+        }
+    }
+
+    /// The same keys, with another word on whether they are required.
+    pub(crate) fn reloaded(&self, required: bool) -> Self {
+        Authenticator {
+            store: Arc::clone(&self.store),
+            required,
+            seen: Arc::clone(&self.seen),
         }
     }
 

@@ -185,10 +185,34 @@ pub(crate) struct Answer {
     pub(crate) receipt: Option<Receipt>,
     /// What is known of the counts so far.
     pub(crate) usage: Usage,
+    /// Who gives it.
+    pub(crate) by: AnsweredBy,
     /// Whether the answer comes as the upstream's own bytes ([`ChatEvent::Wire`]), for a client of its dialect.
     pub(crate) is_wire: bool,
     /// Ends with `Done` or with an error. Dropping it cancels the request.
     pub(crate) events: BoxStream<'static, Result<ChatEvent, ApiError>>,
+}
+
+/// What has answered.
+#[derive(Debug, Clone)]
+pub(crate) struct AnsweredBy {
+    /// The configured upstream; `None`: the embedded engine.
+    pub(crate) upstream: Option<String>,
+    /// The provider, or `holdfast` for the engine.
+    pub(crate) provider: &'static str,
+    /// What it calls the model; empty on the engine, where the configured name says all.
+    pub(crate) model: String,
+}
+
+impl AnsweredBy {
+    /// The embedded engine.
+    pub(crate) fn engine() -> Self {
+        AnsweredBy {
+            upstream: None,
+            provider: "holdfast",
+            model: String::new(),
+        }
+    }
 }
 
 /// Raw texts to continue.

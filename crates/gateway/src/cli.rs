@@ -7,6 +7,10 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::client::Patience;
 use crate::config::{Config, Environment, Flags};
 
 mod chat;
@@ -81,9 +85,11 @@ enum Command {
     /// Create and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
-    /// Check the configuration or print its schema
+    /// Check the configuration, print its schema, or let a running server read it again
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Say whether the server can work; fails if not
+    Health,
     /// Find out why something does not work
     Doctor(doctor::DoctorArguments),
 }
@@ -97,6 +103,8 @@ enum ConfigCommand {
     },
     /// Print the JSON schema of holdfast.toml
     Schema,
+    /// Let the running server read its configuration again
+    Reload,
 }
 
 /// What every command gets.
@@ -166,9 +174,38 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
             session.output.raw(&crate::config::schema());
             Ok(())
         }
+        Command::Config(ConfigCommand::Reload) => reload_config(session).await,
         Command::Config(ConfigCommand::Check { file }) => check_config(session, file),
+        Command::Health => health(session).await,
         Command::Doctor(arguments) => doctor::run(session, &arguments).await,
     }
+}
+
+/// The server reads its own file, which need not be the one that this command line would read.
+async fn reload_config(session: &Session) -> Result<(), Failure> {
+    let client = connection::client(session)?;
+    let path = ["admin", "v1", "config", "reload"];
+    let reloaded = client
+        .call(Method::POST, &path, &[], None, Patience::Short)
+        .await?;
+    session.output.line("OK: the configuration applies");
+    let names = reloaded["needs_restart"].as_array();
+    for name in names.into_iter().flatten().filter_map(Value::as_str) {
+        session
+            .output
+            .line(&format!("needs a restart: {}", output::plain(name)));
+    }
+    Ok(())
+}
+
+/// For whoever restarts containers: the exit code is the answer.
+async fn health(session: &Session) -> Result<(), Failure> {
+    let client = connection::client(session)?;
+    client
+        .call(Method::GET, &["readyz"], &[], None, Patience::Short)
+        .await?;
+    session.output.line("OK");
+    Ok(())
 }
 
 fn check_config(session: &Session, file: Option<PathBuf>) -> Result<(), Failure> {

@@ -17,6 +17,9 @@ use serde::Deserialize;
 use crate::app::{Catalog, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
+use crate::telemetry::TelemetryOptions;
+use crate::tls::{Tls, TlsFiles};
+use crate::webhooks::WebhookOptions;
 
 mod file;
 mod problems;
@@ -38,8 +41,14 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where contexts, keys and responses are kept.
     pub storage: StorageConfig,
+    /// `[server.tls]`.
+    pub tls: Option<TlsConfig>,
     /// Logging.
     pub log: LogConfig,
+    /// `[telemetry]`; `None`: nothing is sent.
+    pub telemetry: Option<TelemetryOptions>,
+    /// Who is told of events.
+    pub webhooks: Vec<WebhookOptions>,
     /// Rules for contexts.
     pub contexts: ContextsConfig,
     /// How long and how many responses are kept.
@@ -65,6 +74,8 @@ pub struct ServerConfig {
     pub listen: SocketAddr,
     /// Folder of everything that must survive.
     pub data_dir: PathBuf,
+    /// Whether other processes may listen on the same port.
+    pub reuse_port: bool,
     /// Largest request body, bytes.
     pub body_bytes_max: usize,
     /// Largest request head, bytes.
@@ -73,6 +84,14 @@ pub struct ServerConfig {
     pub request_seconds_max: u64,
     /// Most requests in flight.
     pub connections_max: usize,
+    /// Most requests that wait for one of them to end.
+    pub queue_max: usize,
+    /// How long they wait, milliseconds.
+    pub queue_wait_ms: u64,
+    /// Longest time for a request's body to come, seconds.
+    pub body_seconds_max: u64,
+    /// Most header fields of a request.
+    pub header_fields_max: usize,
     /// Time for running requests to finish at shutdown, seconds.
     pub drain_seconds: u64,
 }
@@ -87,6 +106,15 @@ pub enum StorageConfig {
     /// PostgreSQL, whose URL can't be had where the command runs, and why; only without secrets (see
     /// [`Config::load_without_secrets`]).
     OutOfReach(String),
+}
+
+/// `[server.tls]`.
+#[derive(Debug, Clone)]
+pub struct TlsConfig {
+    /// Where everything is.
+    pub files: TlsFiles,
+    /// What the files hold; `None` where secrets were not followed.
+    pub loaded: Option<Tls>,
 }
 
 /// `[log]`.

@@ -53,12 +53,12 @@ pub(crate) struct Contexts {
     limits: Limits,
     clock: Clock,
     tasks: TaskTracker,
-    cache: Mutex<ContextCache>,
+    cache: Arc<Mutex<ContextCache>>,
     living: Arc<Living>,
     sessions: Arc<IdLocks>,
     loading: Arc<IdLocks>,
     making: Arc<IdLocks>,
-    implicit: Implicit,
+    implicit: Arc<Implicit>,
 }
 
 /// A new context and how much of its prefix was there before.
@@ -91,12 +91,39 @@ impl Contexts {
             limits,
             clock,
             tasks,
-            cache: Mutex::new(ContextCache::new(CACHE_BYTES_MAX)),
+            cache: new_cache(),
             living,
             sessions: Arc::default(),
             loading: Arc::default(),
             making: Arc::default(),
-            implicit: Implicit::default(),
+            implicit: Arc::default(),
+        }
+    }
+
+    /// The same contexts with other models and limits.
+    pub(crate) fn reloaded(&self, models: Arc<Models>, limits: Limits) -> Self {
+        let living = self.living.reloaded(
+            limits.contexts_per_project_max,
+            limits.context_tokens_per_project_max,
+        );
+        // What another kind of backend has prepared is of no use to the one that answers now.
+        let cache = match models.keeps_prefixes_of(&self.models) {
+            true => Arc::clone(&self.cache),
+            false => new_cache(),
+        };
+        Contexts {
+            store: Arc::clone(&self.store),
+            models,
+            events: Arc::clone(&self.events),
+            limits,
+            clock: Arc::clone(&self.clock),
+            tasks: self.tasks.clone(),
+            cache,
+            living: Arc::new(living),
+            sessions: Arc::clone(&self.sessions),
+            loading: Arc::clone(&self.loading),
+            making: Arc::clone(&self.making),
+            implicit: Arc::clone(&self.implicit),
         }
     }
 
@@ -459,8 +486,14 @@ impl Contexts {
         self.living.remove(&context.id);
         self.implicit.remove(context);
         self.cache().remove(&context.id);
-        if let Ok(model) = self.models.resolve(&context.model) {
-            model.backend.release(&context.id);
+        match self.models.resolve(&context.model) {
+            Ok(model) => model.backend.release(&context.id),
+            // Its model has left the configuration, and whatever answered for it may serve others still.
+            Err(_) => {
+                for model in self.models.iter() {
+                    model.backend.release(&context.id);
+                }
+            }
         }
     }
 
@@ -471,6 +504,10 @@ impl Contexts {
     pub(crate) fn now(&self) -> UnixMillis {
         (self.clock)()
     }
+}
+
+fn new_cache() -> Arc<Mutex<ContextCache>> {
+    Arc::new(Mutex::new(ContextCache::new(CACHE_BYTES_MAX)))
 }
 
 /// Takes a context's pin and its place in the limits back, unless the context has been stored.

@@ -1,6 +1,9 @@
 //! Facts worth knowing: each is one function that counts it and, where a person would want to read it, logs it.
 //! Labels are bounded: routes are templates, models are configured names. No label or field carries text of a client.
 
+mod traffic;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,10 +16,17 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use serde_json::{Value, json};
 
+use crate::admission::Admission;
 use crate::app::ModelSource;
 use crate::routing::Models;
+use crate::service::ReloadError;
+use crate::telemetry::Telemetry;
 use crate::upstream::Target;
+use crate::webhooks::{EventKind, Webhooks};
+
+use traffic::Traffic;
 
 const DURATION_BUCKETS_SECONDS: [f64; 14] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0,
@@ -70,6 +80,11 @@ struct UpstreamTokenLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ModelLabels {
     model: String,
 }
@@ -85,13 +100,20 @@ type Durations = Family<RouteLabels, Histogram, fn() -> Histogram>;
 pub(crate) struct RequestFacts<'a> {
     pub(crate) method: &'static str,
     pub(crate) route: &'a str,
+    /// What speaks its dialect, in a word.
+    pub(crate) surface: &'static str,
     /// 499 when the client left before there was an answer.
     pub(crate) status: u16,
     pub(crate) elapsed: Duration,
     pub(crate) request_id: &'a str,
     pub(crate) client_request_id: Option<&'a str>,
+    pub(crate) trace_id: Option<String>,
+    pub(crate) project: Option<&'a str>,
     pub(crate) key_id: Option<&'a str>,
     pub(crate) model: Option<&'a str>,
+    /// Of a chat that came to its end.
+    pub(crate) usage: Option<Usage>,
+    pub(crate) first_token: Option<Duration>,
     /// Whether the answer's body was written out whole.
     pub(crate) is_complete: bool,
 }
@@ -111,12 +133,16 @@ pub(crate) struct Events {
     turns_committed: Counter,
     replays: Counter,
     panics: Counter,
+    reloads: Family<ResultLabels, Counter>,
     upstream_requests: Family<UpstreamResultLabels, Counter>,
     upstream_tokens: Family<UpstreamTokenLabels, Counter>,
     upstream_handles: Family<UpstreamLabels, Counter>,
     upstream_pings: Family<UpstreamLabels, Counter>,
     upstreams_resting: Family<UpstreamLabels, Gauge>,
     engine: EngineMetrics,
+    traffic: Traffic,
+    telemetry: Option<Arc<Telemetry>>,
+    webhooks: Option<Arc<Webhooks>>,
 }
 
 #[derive(Default)]
@@ -126,7 +152,8 @@ struct EngineMetrics {
 }
 
 impl Events {
-    pub(crate) fn new() -> Self {
+    /// With a collector of OpenTelemetry and receivers of events, where there are such.
+    pub(crate) fn new(telemetry: Option<Arc<Telemetry>>, webhooks: Option<Arc<Webhooks>>) -> Self {
         let mut registry = Registry::with_prefix("holdfast");
         let durations = Durations::new_with_constructor(|| {
             Histogram::new(DURATION_BUCKETS_SECONDS.iter().copied())
@@ -144,12 +171,16 @@ impl Events {
             turns_committed: Counter::default(),
             replays: Counter::default(),
             panics: Counter::default(),
+            reloads: Family::default(),
             upstream_requests: Family::default(),
             upstream_tokens: Family::default(),
             upstream_handles: Family::default(),
             upstream_pings: Family::default(),
             upstreams_resting: Family::default(),
             engine: EngineMetrics::new(&mut registry),
+            traffic: Traffic::new(&mut registry),
+            telemetry,
+            webhooks,
             registry: Registry::default(),
         };
         registry.register(
@@ -169,7 +200,7 @@ impl Events {
         );
         registry.register(
             "tokens",
-            "Tokens by kind: input computed afresh, input read from a context, output",
+            "Tokens by kind: input computed afresh, input read from a context, tokens written to a cache or a session, output",
             events.tokens.clone(),
         );
         registry.register(
@@ -211,6 +242,11 @@ impl Events {
             "panics",
             "Requests that met a defect",
             events.panics.clone(),
+        );
+        registry.register(
+            "config_reloads",
+            "Reloads of the configuration, by outcome",
+            events.reloads.clone(),
         );
         registry.register(
             "upstream_requests",
@@ -283,6 +319,14 @@ impl Events {
                 })
                 .inc_by(tokens);
         }
+        if let Some(spent) = target.spent(usage) {
+            self.spent(target, &spent);
+        }
+    }
+
+    /// The collector of OpenTelemetry.
+    pub(crate) fn telemetry(&self) -> Option<&Arc<Telemetry>> {
+        self.telemetry.as_ref()
     }
 
     /// A copy of a context has been made at an upstream.
@@ -313,11 +357,14 @@ impl Events {
             status: facts.status.into(),
         };
         self.requests.get_or_create(&labels).inc();
+        self.traffic
+            .finished(facts.surface, facts.status, facts.is_complete);
         self.durations
             .get_or_create(&RouteLabels {
                 route: facts.route.to_owned(),
             })
             .observe(facts.elapsed.as_secs_f64());
+        let usage = facts.usage.as_ref();
         tracing::info!(
             request.id = facts.request_id,
             request.client_id = facts.client_request_id,
@@ -325,8 +372,14 @@ impl Events {
             http.route = facts.route,
             http.status = facts.status,
             duration_ms = facts.elapsed.as_millis() as u64,
+            trace.id = facts.trace_id.as_deref(),
+            project = facts.project,
             key.id = facts.key_id,
             model = facts.model,
+            first_token_ms = facts.first_token.map(|elapsed| elapsed.as_millis() as u64),
+            tokens.input = usage.map(|usage| usage.input_tokens),
+            tokens.cached = usage.map(|usage| usage.cached_input_tokens),
+            tokens.output = usage.map(|usage| usage.output_tokens),
             complete = facts.is_complete,
             "request"
         );
@@ -347,6 +400,7 @@ impl Events {
             usage.input_tokens.saturating_sub(usage.cached_input_tokens),
         );
         count("cached", usage.cached_input_tokens);
+        count("cache_write", usage.cache_write_tokens);
         count("output", usage.output_tokens);
         if let Some(receipt) = receipt {
             let result = receipt.status.as_str();
@@ -363,6 +417,15 @@ impl Events {
                     reason = receipt.reason.as_deref(),
                     "a context was not a plain hit"
                 );
+            }
+            if receipt.status == CacheStatus::Rebuilt {
+                let data = json!({
+                    "context_id": receipt.context_id.to_string(),
+                    "model": model,
+                    "upstream": receipt.upstream,
+                    "reason": receipt.reason,
+                });
+                self.tell(EventKind::ContextLost, data);
             }
         }
     }
@@ -406,10 +469,44 @@ impl Events {
         );
     }
 
+    /// The configuration has been read again, or could not be.
+    pub(crate) fn reloaded(&self, result: Result<(), &ReloadError>) {
+        let word = if result.is_ok() { "ok" } else { "failed" };
+        self.reloads
+            .get_or_create(&ResultLabels { result: word })
+            .inc();
+        if let Err(error) = result {
+            self.tell(
+                EventKind::ReloadFailed,
+                json!({"message": error.to_string()}),
+            );
+        }
+    }
+
+    /// An upstream is left alone from now on because it keeps failing, or answers again.
+    pub(crate) fn upstream_changed(&self, upstream: &str, is_down: bool) {
+        let kind = match is_down {
+            true => EventKind::UpstreamDown,
+            false => EventKind::UpstreamUp,
+        };
+        tracing::warn!(upstream, event = kind.as_str(), "an upstream has changed");
+        self.tell(kind, json!({"upstream": upstream}));
+    }
+
+    fn tell(&self, kind: EventKind, data: Value) {
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.tell(kind, data);
+        }
+    }
+
     /// Everything in the text format of OpenMetrics.
-    pub(crate) fn encode(&self, models: &Models) -> String {
+    pub(crate) fn encode(&self, models: &Models, admission: &Admission) -> String {
         self.engine.update(models);
-        for target in models.targets() {
+        // Those that have left the configuration would else stay as they were.
+        self.upstreams_resting.clear();
+        let targets = models.targets();
+        self.traffic.update(&targets, admission);
+        for target in targets {
             self.upstreams_resting
                 .get_or_create(&upstream_labels(&target))
                 .set(i64::from(target.upstream.breaker.is_open()));

@@ -2,6 +2,7 @@
 //!
 //! The library is everything; the binary only calls [`cli::main`].
 
+mod admission;
 pub mod app;
 pub mod auth;
 mod backend;
@@ -19,4 +20,8 @@ mod responses;
 mod routing;
 pub mod serve;
 pub mod server;
+pub mod service;
+pub mod telemetry;
+pub mod tls;
 mod upstream;
+pub mod webhooks;

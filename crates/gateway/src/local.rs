@@ -22,7 +22,7 @@ use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, UnixMi
 
 use crate::app::SharePrefixes;
 use crate::backend::{
-    Answer, Backend, ChatPrefix, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
+    Answer, AnsweredBy, Backend, ChatPrefix, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
     PrefixEstimate, PrefixState, PreparedPrefix, TextWork, TurnSize,
 };
 
@@ -285,6 +285,7 @@ impl Backend for LocalBackend {
         };
         Ok(Answer {
             usage,
+            by: AnsweredBy::engine(),
             is_wire: false,
             events: events(generation, usage, receipt.clone()).boxed(),
             receipt,

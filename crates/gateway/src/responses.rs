@@ -95,6 +95,16 @@ impl Responses {
         }
     }
 
+    /// The same responses under other limits.
+    pub(crate) fn reloaded(&self, limits: Limits) -> Self {
+        Responses::new(
+            Arc::clone(&self.store),
+            limits,
+            Arc::clone(&self.clock),
+            self.tasks.clone(),
+        )
+    }
+
     /// What comes after the response `id`.
     pub(crate) async fn after_response(
         &self,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use holdfast_protocol::ApiError;
 
-use crate::app::{ModelEntry, ModelSource, RouteOptions, SharePrefixes};
+use crate::app::{ModelEntry, ModelSource, RouteOptions, SharePrefixes, TargetOptions};
 use crate::backend::Backend;
 use crate::local::LocalBackend;
 use crate::upstream::{RouteBackend, Target, Upstreams};
@@ -26,10 +26,12 @@ pub(crate) struct Models {
 }
 
 impl Models {
+    /// `before` has the targets of the time before a reload; those that are still there go on with what they have learnt.
     pub(crate) fn new(
         entries: Vec<ModelEntry>,
         share_prefixes: SharePrefixes,
         upstreams: &Upstreams,
+        mut before: Vec<Arc<Target>>,
     ) -> Result<Self, String> {
         if entries.is_empty() {
             return Err("there is no model".to_owned());
@@ -45,7 +47,7 @@ impl Models {
                     Arc::new(LocalBackend::new(engine.clone(), share_prefixes))
                 }
                 ModelSource::Route(route) => {
-                    let targets = models.targets_of(&entry.name, route, upstreams)?;
+                    let targets = targets_of(&entry.name, route, upstreams, &mut before)?;
                     models.targets.extend(targets.iter().map(Arc::clone));
                     Arc::new(RouteBackend::new(targets, Arc::clone(&upstreams.shared)))
                 }
@@ -65,42 +67,6 @@ impl Models {
         Ok(models)
     }
 
-    fn targets_of(
-        &self,
-        model: &str,
-        route: &RouteOptions,
-        upstreams: &Upstreams,
-    ) -> Result<Vec<Arc<Target>>, String> {
-        if route.targets.is_empty() {
-            return Err(format!("model `{model}` has no upstream"));
-        }
-        let first = self.targets.len();
-        (first..)
-            .zip(&route.targets)
-            .map(|(id, options)| {
-                let name = &options.upstream;
-                let upstream = upstreams
-                    .get(name)
-                    .ok_or_else(|| format!("model `{model}`: there is no upstream `{name}`"))?;
-                let (priority, weight) = (options.priority, options.weight);
-                let provider = upstream.options.provider.name;
-                let shared = &upstreams.shared;
-                let min_tokens = shared
-                    .catalog
-                    .find(provider, &options.model, (shared.clock)())
-                    .and_then(|row| row.min_cache_tokens);
-                Ok(Arc::new(Target::new(
-                    id,
-                    upstream,
-                    &options.model,
-                    priority,
-                    weight,
-                    min_tokens,
-                )))
-            })
-            .collect()
-    }
-
     /// Every upstream of every route.
     pub(crate) fn targets(&self) -> Vec<Arc<Target>> {
         self.targets.clone()
@@ -118,4 +84,49 @@ impl Models {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Model>> {
         self.list.iter()
     }
+
+    /// Whether every model that was there before is answered by what made its prefixes then: the same engine, or upstreams
+    /// as before.
+    pub(crate) fn keeps_prefixes_of(&self, before: &Models) -> bool {
+        self.list.iter().all(|model| {
+            let known = before.by_name.get(&model.entry.name);
+            known.is_none_or(|known| match (&known.entry.source, &model.entry.source) {
+                (ModelSource::Engine(engine), ModelSource::Engine(now)) => engine.is_same(now),
+                (ModelSource::Route(_), ModelSource::Route(_)) => true,
+                _ => false,
+            })
+        })
+    }
+}
+
+fn targets_of(
+    model: &str,
+    route: &RouteOptions,
+    upstreams: &Upstreams,
+    before: &mut Vec<Arc<Target>>,
+) -> Result<Vec<Arc<Target>>, String> {
+    if route.targets.is_empty() {
+        return Err(format!("model `{model}` has no upstream"));
+    }
+    let target_of = |options: &TargetOptions| {
+        let name = &options.upstream;
+        let upstream = upstreams
+            .get(name)
+            .ok_or_else(|| format!("model `{model}`: there is no upstream `{name}`"))?;
+        let (priority, weight) = (options.priority, options.weight);
+        let provider = upstream.options.provider.name;
+        let shared = &upstreams.shared;
+        let min_tokens = shared
+            .catalog
+            .find(provider, &options.model, (shared.clock)())
+            .and_then(|row| row.min_cache_tokens);
+        let target = Target::new(upstream, &options.model, priority, weight, min_tokens);
+        let known = before.iter().position(|known| target.is_like(known));
+        let target = match known {
+            Some(at) => target.after(&before.swap_remove(at)),
+            None => target,
+        };
+        Ok(Arc::new(target.priced(shared)))
+    };
+    route.targets.iter().map(target_of).collect()
 }

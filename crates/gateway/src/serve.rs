@@ -12,7 +12,7 @@ use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::{Profile, UnixMillis};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, Store, system_clock};
@@ -21,17 +21,29 @@ use crate::keys::Secret;
 use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
 };
+use crate::service::Service;
+use crate::telemetry::Telemetry;
+use crate::tls::{Certificates, Tls};
+use crate::webhooks::Webhooks;
 
 mod data_dir;
 mod first_key;
+mod reload;
 mod storage;
+mod systemd;
 
 pub use data_dir::{DataDir, DataDirLock};
 pub use first_key::ensure_keys;
+pub use reload::{ConfigSource, SetLogFilter};
 pub(crate) use storage::OpenStore;
 
 /// The project that is there from the start.
 pub const DEFAULT_PROJECT: &str = "default";
+
+const DAY_SECONDS: i64 = 86_400;
+
+/// A certificate that ends within this is worth a warning, seconds: those who renew for you do so a month ahead.
+pub const CERTIFICATE_WARN_SECONDS: i64 = 14 * DAY_SECONDS;
 
 /// Waiting connections the system keeps for us.
 const BACKLOG: u32 = 1024;
@@ -97,24 +109,29 @@ pub enum Announcement {
     Stopping,
 }
 
-/// Serves until a signal comes. The first SIGTERM or SIGINT lets running requests finish, the second ends the process.
+/// Serves until a signal comes. The first SIGTERM or SIGINT lets running requests finish, the second ends the process;
+/// SIGHUP reads the configuration from `source` again.
 ///
 /// # Errors
 /// Something that is needed can't be had, or listening failed later on.
 pub async fn run(
     config: Config,
+    source: ConfigSource,
     progress: Arc<dyn Progress>,
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<(), ServeError> {
     let shutdown = CancellationToken::new();
-    watch_signals(shutdown.clone())?;
+    let hangups = watch_signals(shutdown.clone())?;
     let data_dir = DataDir::new(&config.server.data_dir);
     let _lock = data_dir.lock()?;
-    let socket = bind(config.server.listen)?;
+    let door = match systemd::inherited_listener()? {
+        Some(listener) => Door::Inherited(listener),
+        None => Door::Bound(bind(config.server.listen, config.server.reuse_port)?),
+    };
     let opened = OpenStore::open(&config.storage, &data_dir).await?;
     let store = opened.store();
     let running = tokio::select! {
-        running = start(&config, &data_dir, &store, &progress, announce) => running,
+        running = start(&config, source, &data_dir, &store, &progress, announce) => running,
         () = shutdown.cancelled() => {
             announce(Announcement::Stopping);
             opened.close().await;
@@ -128,9 +145,18 @@ pub async fn run(
             return Err(error);
         }
     };
-    let served = listen(&config, &data_dir, socket, &running.app, shutdown, announce).await;
+    let reloading = tokio::spawn(reload_at(hangups, Arc::clone(&running.service)));
+    let served = listen(&config, &data_dir, door, &running, shutdown, announce).await;
+    reloading.abort();
     data_dir.remove_address();
-    running.app.stop().await;
+    running.service.stop().await;
+    if let Some(telemetry) = running.telemetry {
+        // What it sends is sent by this runtime, so that waiting for it must not take one of its threads.
+        let stopped = tokio::task::spawn_blocking(move || telemetry.stop()).await;
+        if let Err(error) = stopped {
+            tracing::warn!(%error, "the last spans may be lost");
+        }
+    }
     for engine in &running.engines {
         engine.stop().await;
     }
@@ -140,13 +166,17 @@ pub async fn run(
 
 /// What start-up makes. The checked files stay locked, so that nobody removes what an engine has mapped.
 struct Running {
-    app: Arc<App>,
+    service: Arc<Service>,
+    telemetry: Option<Arc<Telemetry>>,
+    /// `None`: plain HTTP.
+    certificates: Option<Certificates>,
     engines: Vec<Engine>,
     _files: Vec<OpenModel>,
 }
 
 async fn start(
     config: &Config,
+    source: ConfigSource,
     data_dir: &DataDir,
     store: &Arc<dyn Store>,
     progress: &Arc<dyn Progress>,
@@ -154,7 +184,7 @@ async fn start(
 ) -> Result<Running, ServeError> {
     let first_key = ensure_keys(config, data_dir, &**store, now()).await?;
     let store_of_models = ModelStore::new(&config.models_dir);
-    let mut started = Vec::new();
+    let (mut started, mut files) = (Vec::new(), Vec::new());
     for (index, engine_config) in config.engines.iter().enumerate() {
         let open = open_model(&store_of_models, engine_config, progress).await?;
         let engine = start_engine(engine_config, data_dir, &open).await?;
@@ -171,10 +201,11 @@ async fn start(
             window_tokens: engine.info().window_tokens,
         });
         started.push(StartedEngine {
+            name: engine_config.name.clone(),
             created: created_seconds(&open),
             engine,
-            file: open,
         });
+        files.push(open);
     }
     for model in &config.models {
         if let config::ModelSource::Route {
@@ -196,13 +227,42 @@ async fn start(
         .filter_map(|model| model_entry(model, config, &started))
         .collect();
     let salt = salt(config, data_dir)?;
-    let app = App::new(
-        Arc::clone(store),
-        app_options(config, entries, salt),
-        system_clock(),
-    )
-    .map_err(ServeError::new)?;
-    app.start()
+    let telemetry = match &config.telemetry {
+        Some(options) => Some(
+            Telemetry::start(options)
+                .map_err(|error| ServeError::new(format!("telemetry can't start: {error}")))?,
+        ),
+        None => None,
+    };
+    let webhooks = match config.webhooks.is_empty() {
+        true => None,
+        false => Some(Webhooks::start(&config.webhooks).map_err(ServeError::new)?),
+    };
+    let options = AppOptions {
+        telemetry: telemetry.clone(),
+        webhooks,
+        ..app_options(config, entries, salt)
+    };
+    let app = App::new(Arc::clone(store), options, system_clock()).map_err(ServeError::new)?;
+    let engines = started.iter().map(|started| started.engine.clone());
+    let engines = engines.collect();
+    let tls = config.tls.as_ref().and_then(|tls| tls.loaded.clone());
+    if let Some(tls) = &tls {
+        app.events.certificate_shown(tls.expires_at_seconds);
+        tell_expiry(tls);
+    }
+    let certificates = tls.map(Certificates::new);
+    let fixed = reload::Fixed {
+        certificates: certificates.clone(),
+        config: config.clone(),
+        data_dir: data_dir.clone(),
+        store: Arc::clone(store),
+        engines: started,
+        salt,
+    };
+    let service = Service::reloadable(app, reload::reread(source, fixed));
+    service
+        .start()
         .await
         .map_err(|error| ServeError::new(format!("the stored contexts can't be read: {error}")))?;
     // Last, so that nobody has to search for it above the lines of a long download.
@@ -212,21 +272,20 @@ async fn start(
             file: data_dir.first_key_file(),
         });
     }
-    let (engines, files) = started
-        .into_iter()
-        .map(|started| (started.engine, started.file))
-        .unzip();
     Ok(Running {
-        app,
+        service,
+        telemetry,
+        certificates,
         engines,
         _files: files,
     })
 }
 
-/// An engine that runs, and the file it has mapped.
+/// An engine that runs.
 struct StartedEngine {
+    /// By the configuration.
+    name: String,
     engine: Engine,
-    file: OpenModel,
     /// Seconds since the Unix epoch.
     created: i64,
 }
@@ -239,38 +298,67 @@ fn names(model: &ModelConfig) -> impl Iterator<Item = String> {
 async fn listen(
     config: &Config,
     data_dir: &DataDir,
-    socket: TcpSocket,
-    app: &Arc<App>,
+    door: Door,
+    running: &Running,
     shutdown: CancellationToken,
     announce: &(dyn Fn(Announcement) + Sync),
 ) -> Result<(), ServeError> {
     let failed = |error: std::io::Error| {
         ServeError::new(format!("can't listen on {}: {error}", config.server.listen))
     };
-    let listener: TcpListener = socket.listen(BACKLOG).map_err(failed)?;
+    let certificates = running.certificates.clone();
+    let listener = door.open().map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
-    if let Err(error) = data_dir.write_address(&format!("http://{}", reachable(address))) {
+    let scheme = if certificates.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    if let Err(error) = data_dir.write_address(&format!("{scheme}://{}", reachable(address))) {
         tracing::warn!(%error, "the address file can't be written; the command line needs --url");
     }
+    systemd::notify("READY=1");
     announce(Announcement::Listening {
-        url: format!("http://{address}"),
+        url: format!("{scheme}://{address}"),
     });
     let stopping = shutdown.clone();
     let drain = Duration::from_secs(config.server.drain_seconds);
-    let served = crate::server::serve(Arc::clone(app), listener, shutdown, drain);
+    let served = crate::server::serve(
+        Arc::clone(&running.service),
+        listener,
+        certificates,
+        shutdown,
+        drain,
+    );
     tokio::pin!(served);
     let early = tokio::select! {
-        served = &mut served => Some(served),
+        // First, or else a server without requests would be over before anybody is told that it stops.
+        biased;
         () = stopping.cancelled() => None,
+        served = &mut served => Some(served),
     };
     let served = match early {
         Some(served) => served,
         None => {
+            systemd::notify("STOPPING=1");
             announce(Announcement::Stopping);
             served.await
         }
     };
     served.map_err(|error| ServeError::new(format!("the server failed: {error}")))
+}
+
+/// Clients refuse a certificate that has ended, and nobody sees why in a log that says nothing.
+fn tell_expiry(tls: &Tls) {
+    let left_seconds = tls.expires_at_seconds - now() / 1000;
+    if left_seconds <= 0 {
+        tracing::error!("the certificate of [server.tls] has expired; clients will refuse it");
+    } else if left_seconds < CERTIFICATE_WARN_SECONDS {
+        tracing::warn!(
+            days = left_seconds / DAY_SECONDS,
+            "the certificate of [server.tls] ends soon"
+        );
+    }
 }
 
 /// Milliseconds since the Unix epoch.
@@ -282,11 +370,13 @@ pub fn now() -> UnixMillis {
         })
 }
 
-fn watch_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
+/// Returns the stream of SIGHUPs: one that comes before the server is ready is kept, and does not end the process.
+fn watch_signals(shutdown: CancellationToken) -> Result<Signal, ServeError> {
     let failed =
         |error: std::io::Error| ServeError::new(format!("signals can't be watched: {error}"));
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
+    let hangups = signal(SignalKind::hangup()).map_err(failed)?;
     tokio::spawn(async move {
         loop {
             let code = tokio::select! {
@@ -300,10 +390,34 @@ fn watch_signals(shutdown: CancellationToken) -> Result<(), ServeError> {
             shutdown.cancel();
         }
     });
-    Ok(())
+    Ok(hangups)
 }
 
-fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
+async fn reload_at(mut hangups: Signal, service: Arc<Service>) {
+    while hangups.recv().await.is_some() {
+        // What it came to is in the log.
+        let _ = service.reload().await;
+    }
+}
+
+/// Where connections come in.
+enum Door {
+    /// The address is taken, and nobody is let in yet.
+    Bound(TcpSocket),
+    /// A service manager's: connections that come before we are ready wait in it.
+    Inherited(std::net::TcpListener),
+}
+
+impl Door {
+    fn open(self) -> std::io::Result<TcpListener> {
+        match self {
+            Door::Bound(socket) => socket.listen(BACKLOG),
+            Door::Inherited(listener) => TcpListener::from_std(listener),
+        }
+    }
+}
+
+fn bind(address: SocketAddr, reuse_port: bool) -> Result<TcpSocket, ServeError> {
     let socket = if address.is_ipv4() {
         TcpSocket::new_v4()
     } else {
@@ -312,6 +426,8 @@ fn bind(address: SocketAddr) -> Result<TcpSocket, ServeError> {
     let bound = socket.and_then(|socket| {
         // A restart must not wait for the connections of the process before to time out.
         socket.set_reuseaddr(true)?;
+        // Another process may have the port already, and goes on until it is stopped.
+        socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
         Ok(socket)
     });
@@ -439,15 +555,15 @@ async fn start_engine(
         })
 }
 
-/// `None` for an engine that was not started.
+/// `None` for an engine that does not run.
 fn model_entry(
     model: &ModelConfig,
     config: &Config,
     engines: &[StartedEngine],
 ) -> Option<ModelEntry> {
     let (source, window_tokens, owned_by, created) = match &model.source {
-        config::ModelSource::Engine(index) => {
-            let started = engines.get(*index)?;
+        config::ModelSource::Engine(_) => {
+            let started = reload::engine_of(model, config, engines)?;
             let engine = started.engine.clone();
             let window_tokens = engine.info().window_tokens;
             let source = ModelSource::Engine(engine);
@@ -508,6 +624,10 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
             request_seconds_max: config.server.request_seconds_max,
             connections_max: config.server.connections_max,
             header_bytes_max: config.server.header_bytes_max,
+            header_fields_max: config.server.header_fields_max,
+            body_seconds_max: config.server.body_seconds_max,
+            queue_max: config.server.queue_max,
+            queue_wait_ms: config.server.queue_wait_ms,
             session_wait_ms: config.contexts.session_wait_ms,
             contexts_per_project_max: config.contexts.contexts_per_project_max,
             context_tokens_per_project_max: config.contexts.context_tokens_per_project_max,
@@ -528,6 +648,8 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         upstreams: config.upstreams.clone(),
         catalog: Arc::clone(&config.catalog),
         salt,
+        telemetry: None,
+        webhooks: None,
         auth_required: config.auth.required,
     }
 }

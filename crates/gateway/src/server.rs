@@ -16,6 +16,7 @@ mod models;
 mod observe;
 mod openapi;
 mod passthrough;
+mod reload;
 mod reply;
 mod responses;
 mod status;
@@ -56,6 +57,7 @@ pub fn router(app: Arc<App>) -> Router {
             post(admin::create_key).get(admin::list_keys),
         )
         .route("/admin/v1/keys/{id}", delete(admin::revoke_key))
+        .route("/admin/v1/config/reload", post(reload::reload))
         .route_layer(from_fn_with_state(Arc::clone(&app), access::admin));
 
     let open = Router::new()

@@ -19,8 +19,10 @@ mod auth;
 mod breaker;
 mod estimate;
 mod handles;
+mod limiter;
 mod options;
 mod prefix;
+mod probe;
 mod raw;
 mod route;
 mod tenant;
@@ -37,7 +39,7 @@ use crate::app::{Clock, Store};
 use crate::catalog::Catalog;
 use crate::events::Events;
 
-pub(crate) use account::{Target, Upstream};
+pub(crate) use account::{Spent, Target, Upstream};
 pub(crate) use accounts::{Accounts, amount};
 pub(crate) use handles::Handles;
 pub use options::{
@@ -45,18 +47,20 @@ pub use options::{
     UpstreamOptions,
 };
 pub(crate) use prefix::UpstreamPrefix;
-pub(crate) use route::{RouteBackend, run, tend};
+pub(crate) use probe::{Probe, probe};
+pub(crate) use route::{RouteBackend, run, tend, tend_until};
 pub(crate) use warmth::Warmth;
 
 use tenant::Tenants;
 
-/// What all routes share.
+/// All configured upstreams, and what their routes share.
 pub(crate) struct Upstreams {
     by_name: HashMap<String, Arc<Upstream>>,
     pub(crate) shared: Arc<Shared>,
 }
 
 /// The parts that every route works with.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<Catalog>,
@@ -64,10 +68,10 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
-    pub(crate) tenants: Tenants,
-    pub(crate) handles: Handles,
-    pub(crate) accounts: Accounts,
-    pub(crate) warmth: Warmth,
+    pub(crate) tenants: Arc<Tenants>,
+    pub(crate) handles: Arc<Handles>,
+    pub(crate) accounts: Arc<Accounts>,
+    pub(crate) warmth: Arc<Warmth>,
 }
 
 impl Upstreams {
@@ -88,29 +92,66 @@ impl Upstreams {
             tasks,
             stopping,
         } = parts;
+        let shared = Shared {
+            handles: Arc::new(Handles::new(Arc::clone(&store), Arc::clone(&clock))),
+            accounts: Arc::new(Accounts::new(Arc::clone(&store))),
+            warmth: Arc::default(),
+            tenants: Arc::new(Tenants::new(secret)),
+            store,
+            catalog,
+            events,
+            clock,
+            tasks,
+            stopping,
+        };
+        Self::of(options, shared, &HashMap::new())
+    }
+
+    /// These upstreams and prices in place of the former ones. An upstream whose settings are the same stays what it is,
+    /// with its connections, its breaker and its permits.
+    ///
+    /// # Errors
+    /// See [`Upstreams::new`].
+    pub(crate) fn reloaded(
+        &self,
+        options: Vec<UpstreamOptions>,
+        catalog: Arc<Catalog>,
+    ) -> Result<Self, String> {
+        let shared = Shared {
+            catalog,
+            ..Shared::clone(&self.shared)
+        };
+        Self::of(options, shared, &self.by_name)
+    }
+
+    fn of(
+        options: Vec<UpstreamOptions>,
+        shared: Shared,
+        before: &HashMap<String, Arc<Upstream>>,
+    ) -> Result<Self, String> {
         let mut by_name = HashMap::new();
         for options in options {
             let name = options.name.clone();
-            let upstream = Upstream::new(options, &clock)
-                .map_err(|error| format!("upstream `{name}`: {error}"))?;
-            if by_name.insert(name.clone(), Arc::new(upstream)).is_some() {
+            let same = before.get(&name).filter(|same| same.options == options);
+            let upstream = match same {
+                Some(same) => Arc::clone(same),
+                None => {
+                    let upstream = Upstream::new(options, &shared.clock)
+                        .map_err(|error| format!("upstream `{name}`: {error}"))?;
+                    let (events, watched) = (Arc::clone(&shared.events), name.clone());
+                    upstream.breaker.watch(Box::new(move |is_open| {
+                        events.upstream_changed(&watched, is_open);
+                    }));
+                    Arc::new(upstream)
+                }
+            };
+            if by_name.insert(name.clone(), upstream).is_some() {
                 return Err(format!("two upstreams are called `{name}`"));
             }
         }
         Ok(Upstreams {
             by_name,
-            shared: Arc::new(Shared {
-                handles: Handles::new(Arc::clone(&store), Arc::clone(&clock)),
-                accounts: Accounts::new(Arc::clone(&store)),
-                warmth: Warmth::default(),
-                tenants: Tenants::new(secret),
-                store,
-                catalog,
-                events,
-                clock,
-                tasks,
-                stopping,
-            }),
+            shared: Arc::new(shared),
         })
     }
 

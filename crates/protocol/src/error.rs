@@ -80,6 +80,10 @@ pub enum ErrorKind {
     MethodNotAllowed,
     /// The body is larger than the limit. 413.
     PayloadTooLarge,
+    /// The body did not come in time. 408.
+    BodyTimeout,
+    /// The head has more or longer header fields than the limit. 431.
+    HeadersTooLarge,
     /// A rate limit. 429.
     RateLimited,
     /// The engine's or an upstream's queue is full. 429.
@@ -111,6 +115,8 @@ impl ErrorKind {
             ErrorKind::ContextNotFound | ErrorKind::ModelNotFound | ErrorKind::NotFound => 404,
             ErrorKind::MethodNotAllowed => 405,
             ErrorKind::PayloadTooLarge => 413,
+            ErrorKind::BodyTimeout => 408,
+            ErrorKind::HeadersTooLarge => 431,
             ErrorKind::RateLimited | ErrorKind::Overloaded => 429,
             ErrorKind::Internal => 500,
             ErrorKind::BadGateway => 502,
@@ -250,6 +256,25 @@ impl ApiError {
                 "The prompt has {prompt_tokens} tokens, which leaves no room in the model's window of {window_tokens} \
                  tokens. Shorten the messages."
             ),
+        )
+    }
+
+    /// The body did not come within `limit`.
+    pub fn body_timeout(limit: Duration) -> Self {
+        Self::new(
+            ErrorKind::BodyTimeout,
+            format!(
+                "The body of the request did not come within {} seconds.",
+                limit.as_secs()
+            ),
+        )
+    }
+
+    /// More than the server reads of a request's head.
+    pub fn headers_too_large() -> Self {
+        Self::new(
+            ErrorKind::HeadersTooLarge,
+            "The request has more or longer header fields than the server takes.",
         )
     }
 

@@ -87,6 +87,8 @@ impl ReasoningLevel {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::ReasoningLevel;
 
     #[test]

@@ -25,7 +25,8 @@ pub struct Reply {
 }
 
 impl TestClient {
-    pub(crate) fn new(base: &str, key: Option<String>) -> Self {
+    /// A client of the server at this base URL.
+    pub fn new(base: &str, key: Option<String>) -> Self {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         TestClient {
             http,

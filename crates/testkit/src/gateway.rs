@@ -8,6 +8,7 @@ use holdfast::app::{
     App, AppOptions, Catalog, Credentials, Isolation, Limits, ModelEntry, ModelSource, RetryPolicy,
     RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
 };
+use holdfast::service::Service;
 use holdfast::{keys, server};
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::Profile;
@@ -334,7 +335,8 @@ impl TestGatewayBuilder {
             clock.as_clock(),
         )
         .unwrap();
-        app.start().await.unwrap();
+        let service = Service::new(Arc::clone(&app));
+        service.start().await.unwrap();
         let key = make_key(
             &*store,
             "default",
@@ -347,8 +349,12 @@ impl TestGatewayBuilder {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         let served = tokio::spawn({
-            let (app, shutdown) = (Arc::clone(&app), shutdown.clone());
-            async move { server::serve(app, listener, shutdown, DRAIN).await.unwrap() }
+            let shutdown = shutdown.clone();
+            async move {
+                server::serve(service, listener, None, shutdown, DRAIN)
+                    .await
+                    .unwrap()
+            }
         });
         TestGateway {
             url,

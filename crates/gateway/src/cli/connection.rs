@@ -37,13 +37,18 @@ pub(super) fn client(session: &Session) -> Result<Client, Failure> {
 /// Where the server listens by its configuration.
 pub(super) fn configured_url(config: &Config) -> String {
     let listen = config.server.listen;
+    let scheme = if config.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     if listen.port() == 0 {
         return DEFAULT_URL.into();
     }
     if listen.ip().is_unspecified() {
-        return format!("http://127.0.0.1:{}", listen.port());
+        return format!("{scheme}://127.0.0.1:{}", listen.port());
     }
-    format!("http://{listen}")
+    format!("{scheme}://{listen}")
 }
 
 fn is_this_machine(url: &str) -> bool {

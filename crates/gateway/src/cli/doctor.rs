@@ -16,6 +16,8 @@ use crate::serve::DataDir;
 use super::output::{plain, size};
 use super::{Failure, Session, connection};
 
+mod operations;
+
 /// What a process needs besides models and caches, bytes.
 const BASE_BYTES: u64 = 64 << 20;
 
@@ -52,6 +54,10 @@ struct Check {
 }
 
 impl Check {
+    fn is_of_failed_config(&self) -> bool {
+        self.name == "config" && self.verdict == Verdict::Fail
+    }
+
     fn ok(name: &'static str, detail: impl Into<String>) -> Self {
         Check {
             name,
@@ -155,8 +161,14 @@ async fn examine(session: &Session) -> Vec<Check> {
             Check::warn("database", why.clone(), "run this where the server runs")
         }
     });
+    checks.push(operations::disk(data_dir.path()));
+    checks.extend(operations::certificate(&config));
     let infos = models(&config, &mut checks);
-    checks.extend(config.upstreams.iter().map(upstream));
+    match checks.iter().any(|check| check.is_of_failed_config()) {
+        // Without the server's secrets nothing can be asked in its name.
+        true => checks.extend(config.upstreams.iter().map(upstream)),
+        false => operations::upstreams(&config, &mut checks).await,
+    }
     checks.push(memory(&config, &infos));
     if !is_running {
         checks.push(port(&config));
@@ -340,7 +352,7 @@ fn models(config: &Config, checks: &mut Vec<Check>) -> Vec<Option<GgufInfo>> {
     infos
 }
 
-/// Nothing is sent to it: a question may cost money.
+/// Nothing is sent to it.
 fn upstream(upstream: &UpstreamOptions) -> Check {
     Check::ok(
         "upstream",

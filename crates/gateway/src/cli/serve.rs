@@ -4,11 +4,12 @@ use std::io::{self, IsTerminal};
 use std::sync::Arc;
 
 use clap::Args;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, fmt, registry, reload};
 
 use crate::config::{Config, Flags, LogConfig, LogFormat};
-use crate::serve::Announcement;
+use crate::serve::{Announcement, ConfigSource, SetLogFilter};
 
 use super::output::Output;
 use super::{Failure, Session};
@@ -52,13 +53,17 @@ pub(super) async fn run(session: &Session, arguments: ServeArguments) -> Result<
         ..session.flags.clone()
     };
     let config = Config::load(&flags, &session.environment)?;
-    start_log(&config.log, session.output);
+    let source = ConfigSource {
+        flags,
+        environment: session.environment.clone(),
+        set_log_filter: start_log(&config.log, session.output),
+    };
     let output = session.output;
     output.line(&format!("holdfast {}", env!("CARGO_PKG_VERSION")));
     output.line(&format!("data in {}", config.server.data_dir.display()));
     let open = !config.auth.required;
     let announce = move |announcement| show(output, open, announcement);
-    crate::serve::run(config, Arc::new(output.progress()), &announce).await?;
+    crate::serve::run(config, source, Arc::new(output.progress()), &announce).await?;
     Ok(())
 }
 
@@ -108,22 +113,33 @@ fn show(output: Output, open: bool, announcement: Announcement) {
     }
 }
 
-fn start_log(config: &LogConfig, output: Output) {
-    // Checked when the configuration was read.
-    let filter = EnvFilter::try_new(full_filter(&config.filter)).unwrap_or_default();
-    let builder = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter)
-        .with_span_events(FmtSpan::NONE);
+/// Begins to log; returns what changes the filter later on.
+fn start_log(config: &LogConfig, output: Output) -> SetLogFilter {
+    let (filter, handle) = reload::Layer::new(env_filter(&config.filter));
+    let log = registry().with(filter);
     let started = match config.format {
-        LogFormat::Json => builder.json().try_init(),
-        LogFormat::Pretty => builder
-            .with_ansi(io::stderr().is_terminal() && output.has_colour())
+        LogFormat::Json => log
+            .with(fmt::layer().json().with_writer(io::stderr))
             .try_init(),
+        LogFormat::Pretty => {
+            let ansi = io::stderr().is_terminal() && output.has_colour();
+            log.with(fmt::layer().with_ansi(ansi).with_writer(io::stderr))
+                .try_init()
+        }
     };
     if let Err(error) = started {
         output.note(&format!("warning: there will be no log: {error}"));
     }
+    Arc::new(move |filter| {
+        if let Err(error) = handle.reload(env_filter(filter)) {
+            tracing::warn!(%error, "what is logged can't be changed");
+        }
+    })
+}
+
+/// The text was checked when the configuration was read.
+fn env_filter(filter: &str) -> EnvFilter {
+    EnvFilter::try_new(full_filter(filter)).unwrap_or_default()
 }
 
 /// A lone level is meant for the gateway; llama.cpp writes hundreds of lines at `info` for each model it loads.

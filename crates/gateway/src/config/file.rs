@@ -12,9 +12,11 @@ use toml::de::DeTable;
 
 use super::problems::{Problems, closest};
 
+mod operations;
 mod read;
 mod upstreams;
 
+pub(super) use operations::{EventWord, Telemetry, TlsTable, WebhookTable};
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -66,6 +68,10 @@ pub(super) struct File {
     pub(super) storage: Storage,
     /// What is written to standard error.
     pub(super) log: Log,
+    /// Where traces and metrics are sent. Default: nowhere.
+    pub(super) telemetry: Telemetry,
+    /// Programs that are told of events.
+    pub(super) webhooks: Vec<WebhookTable>,
     /// Rules for contexts.
     pub(super) contexts: Contexts,
     /// How long and how many responses are kept.
@@ -88,6 +94,9 @@ pub(super) struct File {
 pub(super) struct Server {
     /// Address and port, such as `127.0.0.1:8080` (the default) or `0.0.0.0:8080`. Port 0 takes any free port.
     pub(super) listen: Option<Located<String>>,
+    /// Whether another process may listen on the same port at the same time, so that a new one can take over before the old
+    /// one stops; each needs a data directory of its own. Default: false.
+    pub(super) reuse_port: Option<Located<bool>>,
     /// Folder of the database, the saved KV state and, unless HOLDFAST_MODELS_DIR says otherwise, the model files.
     /// Relative to this file. Default: `$XDG_DATA_HOME/holdfast`, else `~/.local/share/holdfast`.
     pub(super) data_dir: Option<Located<String>>,
@@ -99,8 +108,18 @@ pub(super) struct Server {
     pub(super) request_seconds_max: Option<Located<u64>>,
     /// Most requests in flight. Default: 1024.
     pub(super) connections_max: Option<Located<u64>>,
+    /// Most requests that wait for one of them to end; the next one gets 429. Default: 256.
+    pub(super) queue_max: Option<Located<u64>>,
+    /// How long a request waits before it gets 429, milliseconds. Default: 1000.
+    pub(super) queue_wait_ms: Option<Located<u64>>,
+    /// Longest time for a request's body to come, seconds. Default: 120.
+    pub(super) body_seconds_max: Option<Located<u64>>,
+    /// Most header fields of a request. Default: 100.
+    pub(super) header_fields_max: Option<Located<u64>>,
     /// How long running requests may take to finish when the server stops, seconds. Default: 30.
     pub(super) drain_seconds: Option<Located<u64>>,
+    /// HTTPS instead of HTTP. Default: HTTP.
+    pub(super) tls: Option<Located<TlsTable>>,
 }
 
 /// Where contexts, keys and responses are kept: in SQLite in the data directory (the default), or in a PostgreSQL that
@@ -278,6 +297,8 @@ impl File {
                 "server" => file.server = table(value, "[server]", problems),
                 "storage" => file.storage = table(value, "[storage]", problems),
                 "log" => file.log = table(value, "[log]", problems),
+                "telemetry" => file.telemetry = table(value, "[telemetry]", problems),
+                "webhooks" => file.webhooks = tables(value, "webhooks", problems),
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "responses" => file.responses = table(value, "[responses]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),

@@ -99,6 +99,25 @@ impl ConfigErrors {
     }
 }
 
+impl ConfigErrors {
+    /// Each problem in one line with its file, line and column, but without the text of the line, which may hold what is
+    /// meant to be secret: for logs and answers.
+    pub fn brief(&self) -> Vec<String> {
+        let own = self.problems.iter().map(|problem| {
+            let message = match &problem.help {
+                Some(help) => format!("{} ({help})", problem.message),
+                None => problem.message.clone(),
+            };
+            match self.place(problem) {
+                Some(place) => format!("{}:{}:{}: {message}", self.file, place.line, place.column),
+                None => message,
+            }
+        });
+        own.chain(self.others.iter().flat_map(ConfigErrors::brief))
+            .collect()
+    }
+}
+
 impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, problem) in self.problems.iter().enumerate() {

@@ -22,6 +22,7 @@ use crate::models::ModelReference;
 
 mod credentials;
 mod models;
+mod operations;
 mod storage;
 mod upstreams;
 mod values;
@@ -86,6 +87,9 @@ pub(super) fn resolve(
     let engines = engines(&file.engines, needs_engine, &scope, &mut problems);
     let models = models(&file.models, &engines, &upstreams, &catalog, &mut problems);
     let config = Config {
+        tls: operations::tls(&file.server, &scope, &mut problems),
+        webhooks: operations::webhooks(&file.webhooks, &scope, &mut problems),
+        telemetry: operations::telemetry(&file.telemetry, &scope, &mut problems),
         responses: responses(&file.responses, &mut problems),
         file: path.map(Path::to_path_buf),
         storage: storage(&file.storage, &scope, &mut problems),
@@ -114,6 +118,7 @@ pub(super) fn resolve(
 fn server(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> ServerConfig {
     ServerConfig {
         listen: listen(file, scope, problems),
+        reuse_port: file.reuse_port.as_ref().is_some_and(|value| *value.get()),
         data_dir: data_dir(file, scope, problems),
         body_bytes_max: size(
             &file.body_bytes_max,
@@ -141,6 +146,28 @@ fn server(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> ServerCo
             "connections_max",
             1..=1_000_000,
             1024,
+            problems,
+        ),
+        queue_max: size(&file.queue_max, "queue_max", 0..=1_000_000, 256, problems),
+        queue_wait_ms: number(
+            &file.queue_wait_ms,
+            "queue_wait_ms",
+            1..=600_000,
+            1_000,
+            problems,
+        ),
+        body_seconds_max: number(
+            &file.body_seconds_max,
+            "body_seconds_max",
+            1..=86_400,
+            120,
+            problems,
+        ),
+        header_fields_max: size(
+            &file.header_fields_max,
+            "header_fields_max",
+            16..=10_000,
+            100,
             problems,
         ),
         drain_seconds: number(&file.drain_seconds, "drain_seconds", 0..=3600, 30, problems),

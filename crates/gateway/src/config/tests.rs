@@ -500,6 +500,9 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     let known = [
         keys::<file::Server>(),
         keys::<file::Storage>(),
+        keys::<file::TlsTable>(),
+        keys::<file::Telemetry>(),
+        keys::<file::WebhookTable>(),
         keys::<file::Log>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
@@ -511,7 +514,9 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     ];
     for key in known.iter().flatten() {
         assert!(
-            mentioned.contains(key.as_str()) || text.contains(&format!("[upstreams.{key}]")),
+            mentioned.contains(key.as_str())
+                || text.contains(&format!("[upstreams.{key}]"))
+                || text.contains(&format!("[server.{key}]")),
             "`{key}` is not in examples/holdfast.toml"
         );
     }

@@ -13,7 +13,7 @@ pub(super) struct Living {
     contexts_max: u64,
     tokens_max: u64,
     events: Arc<Events>,
-    counts: Mutex<Counts>,
+    counts: Arc<Mutex<Counts>>,
 }
 
 #[derive(Default)]
@@ -43,7 +43,17 @@ impl Living {
             contexts_max,
             tokens_max,
             events,
-            counts: Mutex::default(),
+            counts: Arc::default(),
+        }
+    }
+
+    /// The same contexts under other limits.
+    pub(super) fn reloaded(&self, contexts_max: u64, tokens_max: u64) -> Self {
+        Living {
+            contexts_max,
+            tokens_max,
+            events: Arc::clone(&self.events),
+            counts: Arc::clone(&self.counts),
         }
     }
 

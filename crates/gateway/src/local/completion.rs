@@ -11,7 +11,7 @@ use holdfast_protocol::completion::CompletionRequest;
 use holdfast_protocol::{ApiError, Usage};
 
 use super::api_error;
-use crate::backend::{Answer, TextWork};
+use crate::backend::{Answer, AnsweredBy, TextWork};
 
 type Event = (u32, Result<GenerateEvent, EngineError>);
 
@@ -72,6 +72,7 @@ pub(super) async fn complete(engine: &Engine, work: TextWork) -> Result<Answer, 
     Ok(Answer {
         receipt: None,
         usage: Usage::default(),
+        by: AnsweredBy::engine(),
         is_wire: false,
         events: events.boxed(),
     })

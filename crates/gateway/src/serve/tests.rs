@@ -145,7 +145,7 @@ fn a_server_on_all_addresses_is_reached_on_this_machine() {
 #[tokio::test]
 async fn a_taken_port_is_refused_before_anything_else() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let error = bind(taken.local_addr().unwrap()).unwrap_err();
+    let error = bind(taken.local_addr().unwrap(), false).unwrap_err();
     assert!(
         error
             .help

@@ -11,7 +11,7 @@ use holdfast_protocol::ApiError;
 use holdfast_store::KeyScope;
 use percent_encoding::percent_decode_str;
 
-use super::observe::Trail;
+use super::observe::{BUSY_RETRY_AFTER, Trail};
 use super::reply;
 use super::surface::Surface;
 use crate::app::App;
@@ -27,26 +27,43 @@ pub(super) async fn inference(
     request: Request,
     next: Next,
 ) -> Response {
-    with_scope(&app, KeyScope::Inference, request, next).await
+    let mut request = request;
+    if let Err(error) = let_in(&app, KeyScope::Inference, &mut request).await {
+        return reply::error(&error);
+    }
+    // Projects share the server, so that who asks must be known before anybody waits in line.
+    let project = request.extensions().get::<Principal>();
+    let project = project.map_or("", |principal| &principal.project);
+    let admitted = match app.admission.admit(project).await {
+        Ok(admitted) => Arc::new(admitted),
+        Err(shed) => {
+            app.events.shed(shed.as_str());
+            return reply::error(&ApiError::overloaded(BUSY_RETRY_AFTER));
+        }
+    };
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(admitted);
+    response
 }
 
-/// For routes that manage the gateway.
+/// For routes that manage the gateway. They do not wait in line: a full server is one that wants managing.
 pub(super) async fn admin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    with_scope(&app, KeyScope::Admin, request, next).await
+    let mut request = request;
+    match let_in(&app, KeyScope::Admin, &mut request).await {
+        Ok(()) => next.run(request).await,
+        Err(error) => reply::error(&error),
+    }
 }
 
-async fn with_scope(app: &App, scope: KeyScope, mut request: Request, next: Next) -> Response {
+/// Checks the key, and notes in the request who asks.
+async fn let_in(app: &App, scope: KeyScope, request: &mut Request) -> Result<(), ApiError> {
     let credential = credential(request.headers())
         .map(Secret::new)
         .or_else(|| query_key(request.uri(), request.headers()));
     let trail = request.extensions().get::<Trail>().cloned();
-    match principal(app, scope, credential, trail).await {
-        Ok(principal) => {
-            request.extensions_mut().insert(principal);
-            next.run(request).await
-        }
-        Err(error) => reply::error(&error),
-    }
+    let principal = principal(app, scope, credential, trail).await?;
+    request.extensions_mut().insert(principal);
+    Ok(())
 }
 
 async fn principal(
@@ -60,7 +77,7 @@ async fn principal(
         .authenticate(credential.as_ref().map(Secret::expose))
         .await?;
     if let Some(trail) = trail {
-        trail.set_key(&principal.key_id);
+        trail.set_principal(&principal);
     }
     principal.require(scope)?;
     Ok(principal)

@@ -108,7 +108,7 @@ pub(super) async fn create_key(
         .map_err(store_error)?;
     app.store.insert_key(&record).await.map_err(store_error)?;
     tracing::info!(key.id = record.id, project, "a key was made");
-    json(&KeyObject {
+    reply::object(&KeyObject {
         key: Some(secret.expose().to_owned()),
         ..object(&record)
     })
@@ -137,7 +137,7 @@ pub(super) async fn list_keys(
         .list_keys(query.project.as_deref())
         .await
         .map_err(store_error)?;
-    json(&KeyList {
+    reply::object(&KeyList {
         object: "list",
         data: records.iter().map(object).collect(),
     })
@@ -171,7 +171,7 @@ pub(super) async fn revoke_key(
         .map_err(|_| ApiError::internal())?
         .map_err(store_error)?;
     tracing::info!(key.id = record.id, "a key was revoked");
-    json(&object(&record))
+    reply::object(&object(&record))
 }
 
 fn decode(body: &[u8]) -> Result<KeyRequest, ApiError> {
@@ -226,14 +226,6 @@ fn object(record: &KeyRecord) -> KeyObject {
         created: record.created_at.div_euclid(1000),
         revoked_at: record.revoked_at.map(|at| at.div_euclid(1000)),
     }
-}
-
-fn json(value: &impl Serialize) -> Result<Response, Failure> {
-    let body = serde_json::to_vec(value).map_err(|error| {
-        tracing::error!(%error, "an answer can't be written as JSON");
-        ApiError::internal()
-    })?;
-    Ok(reply::json(body.into()))
 }
 
 fn key_not_found() -> ApiError {

@@ -1,6 +1,7 @@
 //! Request bodies: read whole, bounded, and with a useful word when they are not JSON.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, Request};
@@ -48,7 +49,10 @@ impl FromRequest<Arc<App>> for JsonBody {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Failure> {
         let limit = app.limits.body_bytes_max;
         let says_json = says_json(request.headers());
-        let bytes = read(request, limit).await?;
+        let wait = Duration::from_secs(app.limits.body_seconds_max);
+        let bytes = tokio::time::timeout(wait, read(request, limit))
+            .await
+            .unwrap_or_else(|_| Err(ApiError::body_timeout(wait)))?;
         Ok(JsonBody { bytes, says_json })
     }
 }

@@ -189,7 +189,15 @@ pub(super) async fn respond_with(
     mut writer: Box<dyn AnswerWriter>,
 ) -> Result<Response, ApiError> {
     let app = Arc::clone(&caller.app);
-    let mut turn = Box::new(RunningTurn::new(app, model, head, caller.deadline, answer));
+    let trail = caller.trail.clone();
+    let mut turn = Box::new(RunningTurn::new(
+        app,
+        model,
+        head,
+        trail,
+        caller.deadline,
+        answer,
+    ));
     if is_stream {
         return Ok(stream_of(turn, writer));
     }

@@ -250,7 +250,7 @@ async fn account(app: &App, context: &Context) -> Option<wire::AccountBody> {
     if matches!(model.entry.source, ModelSource::Engine(_)) {
         return None;
     }
-    match app.upstreams.accounts.of(&context.id).await {
+    match app.upstreams.shared.accounts.of(&context.id).await {
         Ok(record) => Some(account_body(&record)),
         Err(error) => {
             tracing::warn!(%error, "a context's account can't be read");

@@ -9,21 +9,24 @@ use std::time::{Duration, Instant};
 
 use axum::body::{Body, HttpBody};
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use holdfast_protocol::ApiError;
+use holdfast_protocol::{ApiError, Usage};
 use hyper::body::{Frame, SizeHint};
 use rand::RngExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::reply;
 use super::surface::Surface;
-use crate::app::App;
+use crate::admission::{Admitted, Shed};
+use crate::app::{App, Limits};
+use crate::auth::Principal;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
+use crate::telemetry::{self, RequestSpan, Trace};
 
 const REQUEST_ID: &str = "x-request-id";
 /// Where Anthropic's SDKs look for it.
@@ -32,7 +35,7 @@ const CLIENT_REQUEST_ID: &str = "x-client-request-id";
 const REQUEST_ID_BYTES_MAX: usize = 128;
 
 /// When to try again if too many requests are in flight.
-const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The status of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
@@ -41,13 +44,18 @@ const CLIENT_GONE: u16 = 499;
 #[derive(Debug, Clone)]
 pub(super) struct Trail {
     request_id: Arc<str>,
+    started: Instant,
+    trace: Option<Trace>,
     notes: Arc<Mutex<Notes>>,
 }
 
 #[derive(Debug, Default)]
 struct Notes {
+    project: Option<String>,
     key_id: Option<String>,
     model: Option<String>,
+    usage: Option<Usage>,
+    first_token: Option<Duration>,
 }
 
 /// When a request must have been answered.
@@ -56,8 +64,32 @@ pub(super) struct Deadline(pub(super) tokio::time::Instant);
 
 impl Trail {
     /// Notes who asks.
-    pub(super) fn set_key(&self, key_id: &str) {
-        self.notes().key_id = Some(key_id.to_owned());
+    pub(super) fn set_principal(&self, principal: &Principal) {
+        let mut notes = self.notes();
+        notes.project = Some(principal.project.clone());
+        notes.key_id = Some(principal.key_id.clone());
+    }
+
+    /// Notes that the answer begins now; returns the time since the request's head.
+    pub(super) fn answer_begins(&self) -> Duration {
+        let elapsed = self.elapsed();
+        self.notes().first_token = Some(elapsed);
+        elapsed
+    }
+
+    /// Notes what a chat has used.
+    pub(super) fn set_usage(&self, usage: Usage) {
+        self.notes().usage = Some(usage);
+    }
+
+    /// The time since the request's head.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// The request's place in its trace, where traces are kept.
+    pub(super) fn trace(&self) -> Option<&Trace> {
+        self.trace.as_ref()
     }
 
     /// Notes which configured model answers.
@@ -79,20 +111,27 @@ pub(super) async fn observe(
     let surface = Surface::of(request.uri(), request.headers());
     let client_id = sane_header(request.headers(), CLIENT_REQUEST_ID);
     let request_id = sane_header(request.headers(), REQUEST_ID).unwrap_or_else(new_request_id);
+    let method = method_label(request.method());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let span = span(&app, request.headers(), method, &route);
+    let trace = span.as_ref().map(RequestSpan::trace);
     let trail = Trail {
         request_id: request_id.to_str().unwrap_or_default().into(),
+        started: Instant::now(),
+        trace: trace.clone(),
         notes: Arc::default(),
     };
     let mut record = Record {
         events: Arc::clone(&app.events),
         trail: trail.clone(),
+        span,
         client_id: client_id.clone(),
-        method: method_label(request.method()),
-        route: request
-            .extensions()
-            .get::<MatchedPath>()
-            .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned()),
-        started: Instant::now(),
+        method,
+        surface: surface_label(surface, &route),
+        route,
         status: CLIENT_GONE,
         is_complete: false,
     };
@@ -102,7 +141,15 @@ pub(super) async fn observe(
     let deadline = tokio::time::Instant::now() + time_limit;
     request.extensions_mut().insert(trail);
     request.extensions_mut().insert(Deadline(deadline));
-    let response = match tokio::time::timeout_at(deadline, next.run(request)).await {
+    let is_too_much = exceeds(&app.limits, request.headers(), request.uri());
+    let work = async {
+        match is_too_much {
+            true => reply::error(&ApiError::headers_too_large()),
+            false => next.run(request).await,
+        }
+    };
+    let work = telemetry::within(trace, work);
+    let response = match tokio::time::timeout_at(deadline, work).await {
         Ok(response) => response,
         Err(_) => reply::error(&ApiError::timeout(
             "The request took longer than the server allows.",
@@ -120,8 +167,16 @@ pub(super) async fn observe(
         headers.insert(CLIENT_REQUEST_ID, client_id);
     }
     let permit = response.extensions_mut().remove();
+    let admitted = response.extensions_mut().remove();
     let delivery = response.extensions_mut().remove();
-    response.map(|body| Body::new(ObservedBody::new(body, record, permit, delivery)))
+    response.map(|body| {
+        Body::new(ObservedBody::new(
+            body,
+            record,
+            (permit, admitted),
+            delivery,
+        ))
+    })
 }
 
 /// Refuses what is beyond the bound at once; a permit lasts until the answer's body ends.
@@ -131,6 +186,7 @@ pub(super) async fn limit_in_flight(
     next: Next,
 ) -> Response {
     let Ok(permit) = Arc::clone(&app.in_flight).try_acquire_owned() else {
+        app.events.shed(Shed::Full.as_str());
         return reply::error(&ApiError::overloaded(BUSY_RETRY_AFTER));
     };
     let mut response = next.run(request).await;
@@ -159,36 +215,48 @@ pub(super) async fn catch_panics(
 struct Record {
     events: Arc<Events>,
     trail: Trail,
+    span: Option<RequestSpan>,
     client_id: Option<HeaderValue>,
     method: &'static str,
+    surface: &'static str,
     route: String,
-    started: Instant,
     status: u16,
     is_complete: bool,
 }
 
 impl Drop for Record {
     fn drop(&mut self) {
+        if let Some(span) = self.span.take() {
+            span.end(self.status);
+        }
         let notes = self.trail.notes();
         self.events.request_finished(&RequestFacts {
             method: self.method,
             route: &self.route,
+            surface: self.surface,
             status: self.status,
-            elapsed: self.started.elapsed(),
+            elapsed: self.trail.elapsed(),
             request_id: &self.trail.request_id,
             client_request_id: self.client_id.as_ref().and_then(|id| id.to_str().ok()),
+            trace_id: self.trail.trace().map(Trace::id),
+            project: notes.project.as_deref(),
             key_id: notes.key_id.as_deref(),
             model: notes.model.as_deref(),
+            usage: notes.usage,
+            first_token: notes.first_token,
             is_complete: self.is_complete,
         });
     }
 }
 
+/// What a request takes until its answer has been written out.
+type Places = (Option<Arc<OwnedSemaphorePermit>>, Option<Arc<Admitted>>);
+
 /// A body that knows when it has been written out.
 struct ObservedBody {
     inner: Body,
     record: Record,
-    _permit: Option<Arc<OwnedSemaphorePermit>>,
+    _places: Places,
     delivery: Option<Arc<DeliveryGuard>>,
 }
 
@@ -196,13 +264,13 @@ impl ObservedBody {
     fn new(
         inner: Body,
         record: Record,
-        permit: Option<Arc<OwnedSemaphorePermit>>,
+        places: Places,
         delivery: Option<Arc<DeliveryGuard>>,
     ) -> Self {
         let mut body = ObservedBody {
             inner,
             record,
-            _permit: permit,
+            _places: places,
             delivery,
         };
         if body.inner.is_end_stream() {
@@ -241,6 +309,42 @@ impl HttpBody for ObservedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
+    }
+}
+
+/// Whether a request's head has more than the limits allow. The reader of the connection stops at twice as much by itself,
+/// and knows no dialect.
+fn exceeds(limits: &Limits, headers: &HeaderMap, uri: &Uri) -> bool {
+    let size = |(name, value): (&HeaderName, &HeaderValue)| name.as_str().len() + value.len() + 4;
+    let bytes: usize = headers.iter().map(size).sum();
+    let path = uri.path_and_query().map_or(0, |path| path.as_str().len());
+    headers.len() > limits.header_fields_max || bytes + path > limits.header_bytes_max
+}
+
+/// Routes for monitoring, which would be most of all spans and say nothing.
+const UNTRACED: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+
+fn span(app: &App, headers: &HeaderMap, method: &'static str, route: &str) -> Option<RequestSpan> {
+    let telemetry = app.events.telemetry()?;
+    if UNTRACED.contains(&route) {
+        return None;
+    }
+    let traceparent = headers.get(telemetry::TRACEPARENT);
+    let traceparent = traceparent.and_then(|value| value.to_str().ok());
+    Some(telemetry.request(traceparent, method, route))
+}
+
+/// A bounded label for what a request came by.
+fn surface_label(surface: Surface, route: &str) -> &'static str {
+    let is_below = |prefix: &str| route.starts_with(prefix);
+    match surface {
+        Surface::OpenAi if is_below("/v1/") => "openai",
+        Surface::OpenAi if is_below("/api/v3/") => "ark",
+        Surface::OpenAi if is_below("/admin/") => "admin",
+        Surface::OpenAi if route == "unmatched" => "unmatched",
+        Surface::OpenAi => "operations",
+        Surface::Anthropic => "anthropic",
+        Surface::Google => "google",
     }
 }
 

@@ -9,7 +9,8 @@ use utoipa::{Modify, OpenApi};
 use holdfast_protocol::dialect::openai::wire;
 
 use super::{
-    admin, chat, contexts, estimate, google, messages, models, passthrough, responses, status,
+    admin, chat, contexts, estimate, google, messages, models, passthrough, reload, responses,
+    status,
 };
 
 #[derive(OpenApi)]
@@ -59,6 +60,7 @@ use super::{
         admin::create_key,
         admin::list_keys,
         admin::revoke_key,
+        reload::reload,
         status::health,
         status::ready,
         status::metrics,

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use holdfast_protocol::ApiError;
+use serde::Serialize;
 
 use super::surface::Surface;
 
@@ -32,6 +33,15 @@ pub(super) fn json(body: Bytes) -> Response {
     let mut response = Response::new(Body::from(body));
     response.headers_mut().insert(CONTENT_TYPE, JSON);
     response
+}
+
+/// The same, of what can be written as JSON.
+pub(super) fn object(value: &impl Serialize) -> Result<Response, Failure> {
+    let body = serde_json::to_vec(value).map_err(|error| {
+        tracing::error!(%error, "an answer can't be written as JSON");
+        ApiError::internal()
+    })?;
+    Ok(json(body.into()))
 }
 
 /// The error in the envelope of OpenAI's API, which Ark shares. Other surfaces get theirs from [`in_dialect`].

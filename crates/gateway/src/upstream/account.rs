@@ -1,7 +1,7 @@
 //! One upstream account, and one model on it.
 
 use std::borrow::Cow;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use data_encoding::HEXLOWER;
@@ -14,9 +14,10 @@ use holdfast_protocol::provider::{
 use holdfast_protocol::upstream::UpstreamDialect;
 use holdfast_protocol::usage::BilledUsage;
 use sha2::{Digest, Sha256};
-use tokio::sync::{Mutex as AsyncMutex, Semaphore};
+use tokio::sync::Mutex as AsyncMutex;
 
 use super::breaker::Breaker;
+use super::limiter::Limiter;
 use super::options::{Credentials, UpstreamOptions};
 use super::transport::Transport;
 use super::{Isolation, Shared};
@@ -35,15 +36,13 @@ pub(crate) struct Upstream {
     pub(crate) options: UpstreamOptions,
     pub(super) transport: Transport,
     pub(crate) breaker: Breaker,
-    pub(super) permits: Arc<Semaphore>,
+    pub(crate) limiter: Arc<Limiter>,
     /// Tells accounts apart without telling the key.
     fingerprint: String,
 }
 
 /// One model on one upstream.
 pub(crate) struct Target {
-    /// Unique among all targets of the service.
-    pub(crate) id: usize,
     pub(crate) upstream: Arc<Upstream>,
     /// What the upstream calls it.
     pub(crate) model: String,
@@ -55,6 +54,14 @@ pub(crate) struct Target {
     pub(crate) place: String,
     /// What it costs, and on which day since 1970.
     price: Mutex<Option<(i64, Option<Arc<Priced>>)>>,
+    /// Shared with what it becomes after a reload.
+    pub(super) learnt: Arc<Learnt>,
+}
+
+/// What is learnt of a target while it is used, and outlives a reload that leaves its upstream as it is.
+pub(super) struct Learnt {
+    /// Names its renderings of prefixes; unique in this process.
+    pub(super) id: usize,
     /// Until when its refusal of markers is remembered, Unix milliseconds.
     pub(super) refuses_until: AtomicI64,
     /// The same for seals on reasoning.
@@ -63,6 +70,19 @@ pub(crate) struct Target {
     pub(super) pinging: AsyncMutex<()>,
     /// Held by a round of dropping copies.
     pub(super) dropping: AsyncMutex<()>,
+}
+
+impl Default for Learnt {
+    fn default() -> Self {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        Learnt {
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            refuses_until: AtomicI64::new(0),
+            refuses_seals_until: AtomicI64::new(0),
+            pinging: AsyncMutex::default(),
+            dropping: AsyncMutex::default(),
+        }
+    }
 }
 
 impl Upstream {
@@ -76,9 +96,7 @@ impl Upstream {
         let fingerprint = HEXLOWER.encode(&Sha256::digest(secret.as_bytes())[..6]);
         Ok(Upstream {
             breaker: Breaker::new(options.retry),
-            permits: Arc::new(Semaphore::new(
-                options.concurrency_max.clamp(1, Semaphore::MAX_PERMITS),
-            )),
+            limiter: Limiter::new(options.concurrency_max),
             transport,
             fingerprint,
             options,
@@ -89,7 +107,6 @@ impl Upstream {
 impl Target {
     /// `min_tokens` is the smallest cached prefix by the catalog, which the upstream's own setting overrides.
     pub(crate) fn new(
-        id: usize,
         upstream: &Arc<Upstream>,
         model: &str,
         priority: u32,
@@ -134,7 +151,6 @@ impl Target {
             cache.prewarm = prewarm;
         }
         Target {
-            id,
             place: format!(
                 "{}|{}|{}|{model}",
                 options.name, options.region, upstream.fingerprint
@@ -145,12 +161,22 @@ impl Target {
             weight,
             rules,
             dialect: dialect::upstream(options.dialect),
-            refuses_until: AtomicI64::new(0),
-            refuses_seals_until: AtomicI64::new(0),
             price: Mutex::default(),
-            pinging: AsyncMutex::default(),
-            dropping: AsyncMutex::default(),
+            learnt: Arc::default(),
         }
+    }
+
+    /// Whether what one has learnt, and its renderings, hold for the other.
+    pub(crate) fn is_like(&self, other: &Target) -> bool {
+        Arc::ptr_eq(&self.upstream, &other.upstream)
+            && self.model == other.model
+            && self.rules.cache.min_tokens == other.rules.cache.min_tokens
+    }
+
+    /// With what another one has learnt that was there before a reload.
+    pub(crate) fn after(mut self, before: &Target) -> Self {
+        self.learnt = Arc::clone(&before.learnt);
+        self
     }
 
     /// The rules with the lifetime that a request asks for as the only one: providers that report written tokens without
@@ -209,6 +235,25 @@ impl Target {
         }
     }
 
+    /// What tokens cost here, by the price as it was last looked up; `None` where there is none.
+    pub(crate) fn spent(&self, usage: &BilledUsage) -> Option<Spent> {
+        let known = self.price.lock().unwrap_or_else(PoisonError::into_inner);
+        let (_, price) = known.as_ref()?;
+        let price = price.as_ref()?;
+        let cost = price.cost(usage);
+        Some(Spent {
+            currency: price.currency.to_string(),
+            saved: price.baseline(usage) - cost,
+            cost,
+        })
+    }
+
+    /// Looks the price up, so that [`Target::spent`] knows one from the first request on.
+    pub(crate) fn priced(self, shared: &Shared) -> Self {
+        self.price(shared);
+        self
+    }
+
     fn find_price(&self, shared: &Shared, now: UnixMillis) -> Option<Priced> {
         let provider = self.upstream.options.provider.name;
         let find = |provider: &str, model: &str| shared.catalog.find(provider, model, now);
@@ -227,6 +272,15 @@ impl Target {
             reads,
         })
     }
+}
+
+/// What a request cost.
+pub(crate) struct Spent {
+    /// Of both amounts.
+    pub(crate) currency: String,
+    pub(crate) cost: Decimal,
+    /// Against the same tokens without a cache; negative where writing one cost more.
+    pub(crate) saved: Decimal,
 }
 
 /// A price as it applies to one target.

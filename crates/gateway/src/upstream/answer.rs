@@ -15,10 +15,10 @@ use holdfast_protocol::usage::{BilledUsage, CacheStatus, CacheWrites, Money, Sou
 use holdfast_protocol::{ApiError, Receipt};
 use holdfast_store::{Account, AccountChange, HandleRecord};
 use rust_decimal::Decimal;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::accounts::trillionths;
 use super::estimate;
+use super::limiter::Permit;
 use super::transport::Reply;
 use super::{Shared, Target};
 
@@ -109,7 +109,7 @@ impl Attempt {
         mut self,
         running: &mut Running,
         first_token_ms: Option<u64>,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
     ) -> Option<Receipt> {
         let settlement = Settlement {
             first_token_ms,
@@ -181,7 +181,7 @@ pub(super) struct Running {
     is_at_end: bool,
     total_until: tokio::time::Instant,
     /// Given back when the answer has ended.
-    permit: Option<OwnedSemaphorePermit>,
+    permit: Option<Permit>,
 }
 
 impl Running {

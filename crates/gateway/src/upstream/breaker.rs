@@ -1,6 +1,6 @@
 //! Leaves an upstream alone that keeps failing, and asks it again with one request at a time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use holdfast_protocol::upstream::{Failure, FailureKind};
@@ -12,7 +12,11 @@ use super::options::RetryPolicy;
 pub(crate) struct Breaker {
     policy: RetryPolicy,
     state: Mutex<State>,
+    watcher: OnceLock<Watcher>,
 }
+
+/// Is told whether the breaker is open now.
+type Watcher = Box<dyn Fn(bool) + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,6 +43,19 @@ impl Breaker {
         Breaker {
             policy,
             state: Mutex::default(),
+            watcher: OnceLock::new(),
+        }
+    }
+
+    /// Who is told when it opens or closes. A second one is not.
+    pub(super) fn watch(&self, watcher: Watcher) {
+        // One is enough, and whoever came first stays.
+        let _ = self.watcher.set(watcher);
+    }
+
+    fn tell(&self, is_open: bool) {
+        if let Some(watcher) = self.watcher.get() {
+            watcher(is_open);
         }
     }
 
@@ -74,7 +91,10 @@ impl Breaker {
 
     /// The upstream has answered, be it with an error about the request itself.
     pub(super) fn succeeded(&self) {
-        *self.lock() = State::default();
+        let before = std::mem::take(&mut *self.lock());
+        if before.open_until.is_some() {
+            self.tell(false);
+        }
     }
 
     /// The upstream has failed.
@@ -91,7 +111,12 @@ impl Breaker {
                 if state.trying_since.take().is_some()
                     || state.failures >= self.policy.breaker_failures
                 {
-                    state.open_until = Some(now + self.policy.breaker_open);
+                    let before = state.open_until.replace(now + self.policy.breaker_open);
+                    drop(state);
+                    // A try that failed changes nothing.
+                    if before.is_none() {
+                        self.tell(true);
+                    }
                 }
             }
             _ => {

@@ -481,7 +481,7 @@ impl Handles {
     /// One round of dropping at one place; answers whether there may be more to do at once.
     pub(super) async fn drop_doomed(&self, target: &Arc<Target>) -> Result<bool, StoreError> {
         // Two rounds at once would both tell the upstream.
-        let _round = target.dropping.lock().await;
+        let _round = target.learnt.dropping.lock().await;
         let doomed = self
             .store
             .doomed(&target.place, (self.clock)(), ROUND_MAX)

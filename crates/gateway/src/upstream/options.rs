@@ -44,8 +44,48 @@ pub struct UpstreamOptions {
     pub on_too_small: OnTooSmall,
 }
 
+impl PartialEq for UpstreamOptions {
+    fn eq(&self, other: &Self) -> bool {
+        // Taken apart, so that a new field can't be forgotten here: a reload would leave its change without effect.
+        let UpstreamOptions {
+            name,
+            provider,
+            dialect,
+            base_url,
+            query,
+            region,
+            project,
+            credentials,
+            headers,
+            timeouts,
+            retry,
+            isolation,
+            cache,
+            raw,
+            concurrency_max,
+            on_too_small,
+        } = self;
+        *name == other.name
+            && provider.name == other.provider.name
+            && *dialect == other.dialect
+            && *base_url == other.base_url
+            && *query == other.query
+            && *region == other.region
+            && *project == other.project
+            && *credentials == other.credentials
+            && *headers == other.headers
+            && *timeouts == other.timeouts
+            && *retry == other.retry
+            && *isolation == other.isolation
+            && *cache == other.cache
+            && *raw == other.raw
+            && *concurrency_max == other.concurrency_max
+            && *on_too_small == other.on_too_small
+    }
+}
+
 /// What requests prove their sender with. Prints as stars.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// Nothing.
     None,

@@ -80,7 +80,7 @@ impl UpstreamPrefix {
         tenant_line: Option<&str>,
     ) -> Result<Arc<EncodedPrefix>, ApiError> {
         // The line itself is always the same: a prefix is one tenant's.
-        let rendering: Rendering = (target.id, markers, tenant_line.is_some());
+        let rendering: Rendering = (target.learnt.id, markers, tenant_line.is_some());
         let known = |encoded: &[(Rendering, Arc<EncodedPrefix>)]| {
             encoded
                 .iter()

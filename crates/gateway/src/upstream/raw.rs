@@ -10,9 +10,9 @@ use holdfast_protocol::provider::RawPath;
 use holdfast_protocol::raw::UsageWatch;
 use holdfast_protocol::upstream::{Failure, FailureKind};
 use reqwest::header::CONTENT_TYPE;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::limiter::Permit;
 use super::transport::Reply;
 use super::{Shared, Target};
 use crate::backend::RawAnswer;
@@ -35,7 +35,7 @@ pub(super) struct Passing {
     until: Instant,
     settlement: Option<RawSettlement>,
     /// Given back with the answer's end.
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Passing {
@@ -44,7 +44,7 @@ impl Passing {
         first: Option<Bytes>,
         until: Instant,
         settlement: RawSettlement,
-        permit: OwnedSemaphorePermit,
+        permit: Permit,
     ) -> Self {
         let content_type = reply.headers.get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());

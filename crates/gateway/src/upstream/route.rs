@@ -11,7 +11,7 @@ pub(super) mod plan;
 mod raw;
 mod turns;
 
-pub(crate) use background::{run, tend};
+pub(crate) use background::{run, tend, tend_until};
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -34,8 +34,8 @@ use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
 use super::{Shared, Target};
 use crate::backend::{
-    Answer, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent, PrefixEstimate,
-    PrefixState, PreparedPrefix, RawAnswer, RawWork, TurnSize,
+    Answer, AnsweredBy, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
+    PrefixEstimate, PrefixState, PreparedPrefix, RawAnswer, RawWork, TurnSize,
 };
 use plan::Plan;
 use turns::permit;
@@ -147,13 +147,16 @@ impl RouteBackend {
                 FailureKind::MarkerRefused | FailureKind::PrefixTooSmall if plan.can_degrade() => {
                     if failure.kind == FailureKind::MarkerRefused && plan.handle.is_none() {
                         let until = (self.shared.clock)() + REFUSAL_MS;
-                        target.refuses_until.store(until, Ordering::Relaxed);
+                        target.learnt.refuses_until.store(until, Ordering::Relaxed);
                     }
                     plan.send_plain(&self.shared, target, work, failure.kind.as_str())?;
                 }
                 FailureKind::SealRefused if plan.can_unseal(target, work) => {
                     let until = (self.shared.clock)() + REFUSAL_MS;
-                    target.refuses_seals_until.store(until, Ordering::Relaxed);
+                    target
+                        .learnt
+                        .refuses_seals_until
+                        .store(until, Ordering::Relaxed);
                     plan.unseal(&self.shared, target, work)?;
                 }
                 _ => return Err(Refusal::Failed(failure)),
@@ -168,6 +171,7 @@ impl RouteBackend {
         }
         // Others may follow now: the entry can be read once the answer has begun.
         drop(plan);
+        self.shared.events.upstream_began(target, started.elapsed());
         let first_token_ms = u64::try_from(started.elapsed().as_millis()).ok();
         let receipt = attempt.begin(&mut running, first_token_ms, permit);
         Ok(Answer {
@@ -180,6 +184,11 @@ impl RouteBackend {
                 |usage| usage.to_usage(),
             ),
             is_wire: own_words(target, work).is_some(),
+            by: AnsweredBy {
+                upstream: Some(target.name().to_owned()),
+                provider: target.upstream.options.provider.name,
+                model: target.model.clone(),
+            },
             events: running.events().boxed(),
         })
     }

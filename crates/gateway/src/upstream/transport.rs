@@ -12,6 +12,7 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use super::auth::Authorizer;
 use super::options::{Timeouts, UpstreamOptions};
 use crate::app::Clock;
+use crate::telemetry;
 
 /// Largest whole answer (an error, a created handle), bytes.
 const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -108,6 +109,12 @@ impl Transport {
         self.authorizer
             .authorize(&method, &url, &mut headers, &call.body)
             .await?;
+        if let Some(trace) = telemetry::traceparent()
+            && let Ok(value) = HeaderValue::try_from(trace)
+        {
+            // After the signature, which need not cover it.
+            headers.insert(telemetry::TRACEPARENT, value);
+        }
         let mut request = self.client.request(method, url).headers(headers);
         if !call.body.is_empty() {
             request = request.body(reqwest::Body::wrap(Pieces::new(call.body)));

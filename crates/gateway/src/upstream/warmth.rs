@@ -51,7 +51,6 @@ struct Entry {
 #[derive(Clone)]
 pub(super) struct Kept {
     pub(super) context: Context,
-    pub(super) target: Arc<Target>,
     pub(super) prefix: Arc<UpstreamPrefix>,
     /// Pings since the context was last used.
     pub(super) pings: u32,
@@ -173,7 +172,6 @@ impl Warmth {
         if can_ping && context.policy.keep_warm != KeepWarm::Off {
             entry.kept = Some(Kept {
                 context: context.clone(),
-                target: Arc::clone(target),
                 prefix: Arc::clone(prefix),
                 pings,
                 refreshed_at: started_at,

@@ -189,6 +189,8 @@ fn bare(media_type: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use super::{File, Kind, Source};
 
     #[test]

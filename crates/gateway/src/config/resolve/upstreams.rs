@@ -308,7 +308,7 @@ fn signs_with_region(table: &UpstreamTable, provider: &Provider) -> bool {
 }
 
 /// The error never repeats the text: a password may be part of it.
-fn check_url(text: &str) -> Result<(), (&'static str, &'static str)> {
+pub(super) fn check_url(text: &str) -> Result<(), (&'static str, &'static str)> {
     const EXAMPLE: &str = "write for example `https://api.example.com/v1`";
     if text.contains(['{', '}']) {
         return Err((
@@ -354,7 +354,7 @@ fn api_version(table: &UpstreamTable, problems: &mut Problems) -> String {
     format!("api-version={text}")
 }
 
-fn headers(
+pub(super) fn headers(
     file: &Option<BTreeMap<String, Located<String>>>,
     scope: &Scope<'_>,
     problems: &mut Problems,

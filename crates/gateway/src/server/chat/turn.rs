@@ -16,13 +16,14 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
-use super::{Caller, Deadline, Keep};
+use super::{Caller, Deadline, Keep, Trail};
 use crate::app::App;
 use crate::auth::Principal;
 use crate::backend::{Answer, ChatWork};
 use crate::contexts::{Attached, OpenContext};
 use crate::idempotency::{Delivery, Fingerprint, Recorder};
 use crate::routing::Model;
+use crate::telemetry::Operation;
 
 /// After so long without an event a stream gets a comment, so that nothing between here and the client gives up.
 const QUIET: Duration = Duration::from_secs(15);
@@ -64,6 +65,8 @@ pub(super) struct RunningTurn {
     builder: Option<ResponseBuilder>,
     context: Option<TurnContext>,
     keep: Option<Keep>,
+    trail: Trail,
+    operation: Option<Operation>,
     deadline: Instant,
     response: Option<Arc<ChatResponse>>,
     is_over: bool,
@@ -150,7 +153,21 @@ pub(super) async fn begin(
     };
 
     let mut open = open;
-    let mut answer = admit(&app, &model, open.as_mut(), work).await?;
+    let mut operation = trail
+        .trace()
+        .map(|trace| Operation::begin(trace, &model.entry.name));
+    let mut answer = match admit(&app, &model, open.as_mut(), work).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            if let Some(operation) = operation {
+                operation.failed(error.kind.status());
+            }
+            return Err(error);
+        }
+    };
+    if let Some(operation) = &mut operation {
+        operation.answered(&answer.by);
+    }
     if let Some(attached) = &attached {
         attached.settle(&mut answer.usage, answer.receipt.as_mut());
     }
@@ -163,7 +180,8 @@ pub(super) async fn begin(
             recorder,
         }),
         keep,
-        ..RunningTurn::new(app, model, head, deadline, answer)
+        operation,
+        ..RunningTurn::new(app, model, head, trail, deadline, answer)
     })))
 }
 
@@ -269,9 +287,12 @@ impl RunningTurn {
         app: Arc<App>,
         model: Arc<Model>,
         head: ChatHead,
+        trail: Trail,
         deadline: Deadline,
         answer: Answer,
     ) -> Self {
+        app.events
+            .chat_answered(&model.entry.name, trail.answer_begins());
         RunningTurn {
             receipt: answer.receipt,
             usage: answer.usage,
@@ -282,6 +303,8 @@ impl RunningTurn {
             builder: Some(ResponseBuilder::new(head.clone())),
             context: None,
             keep: None,
+            trail,
+            operation: None,
             deadline: deadline.0,
             response: None,
             is_over: false,
@@ -384,6 +407,9 @@ impl RunningTurn {
     fn fail(&mut self, error: ApiError) -> Step {
         self.is_over = true;
         self.context = None;
+        if let Some(operation) = self.operation.take() {
+            operation.failed(error.kind.status());
+        }
         self.events = futures_util::stream::empty().boxed();
         Step::Failed(error)
     }
@@ -460,6 +486,13 @@ impl RunningTurn {
         self.app
             .events
             .chat_finished(&self.model.entry.name, &usage, receipt.as_ref());
+        self.app
+            .events
+            .chat_ended(&self.model.entry.name, self.trail.elapsed());
+        self.trail.set_usage(usage);
+        if let Some(operation) = self.operation.take() {
+            operation.finished(&usage, receipt.as_ref());
+        }
         self.response = Some(response);
         Ok(done)
     }

@@ -33,17 +33,28 @@ const TIDY_ROUNDS: u32 = 60;
 /// A handle is given longer when less than this share of its context's life is left to it.
 const EXTEND_BELOW_PERCENT: i64 = 50;
 
-/// Runs until the service stops.
-pub(crate) async fn run(shared: Arc<Shared>, targets: Vec<Arc<Target>>) {
+/// What needs no upstream, until the service stops.
+pub(crate) async fn run(shared: Arc<Shared>) {
     let accounts = shared.accounts.write_until(shared.stopping.clone());
-    let places = places(&targets);
-    // An upstream that hangs holds up nobody but itself.
-    let tending = places.iter().map(|target| tend_until(&shared, target));
-    tokio::join!(accounts, keep_until(&shared), join_all(tending));
+    tokio::join!(accounts, keep_until(&shared));
 }
 
-async fn tend_until(shared: &Arc<Shared>, target: &Arc<Target>) {
-    let mut rounds = Rounds::new(shared);
+/// What is done at these upstreams, until `ended` is cancelled.
+pub(crate) async fn tend_until(
+    shared: Arc<Shared>,
+    targets: Vec<Arc<Target>>,
+    ended: CancellationToken,
+) {
+    let places = places(&targets);
+    // An upstream that hangs holds up nobody but itself.
+    let tending = places
+        .iter()
+        .map(|target| tend_place(&shared, target, ended.clone()));
+    join_all(tending).await;
+}
+
+async fn tend_place(shared: &Arc<Shared>, target: &Arc<Target>, ended: CancellationToken) {
+    let mut rounds = Rounds::new(ended);
     while let Some(round) = rounds.next().await {
         keep_warm(shared, target).await;
         if round.is_multiple_of(STORE_ROUNDS) {
@@ -53,7 +64,7 @@ async fn tend_until(shared: &Arc<Shared>, target: &Arc<Target>) {
 }
 
 async fn keep_until(shared: &Shared) {
-    let mut rounds = Rounds::new(shared);
+    let mut rounds = Rounds::new(shared.stopping.clone());
     while let Some(round) = rounds.next().await {
         if round.is_multiple_of(STORE_ROUNDS) {
             catch_up(shared).await;
@@ -66,25 +77,25 @@ async fn keep_until(shared: &Shared) {
 
 struct Rounds {
     ticks: Interval,
-    stopping: CancellationToken,
+    ended: CancellationToken,
     round: u32,
 }
 
 impl Rounds {
-    fn new(shared: &Shared) -> Self {
+    fn new(ended: CancellationToken) -> Self {
         let mut ticks = tokio::time::interval(ROUND_EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Rounds {
             ticks,
-            stopping: shared.stopping.clone(),
+            ended,
             round: 0,
         }
     }
 
-    /// The next round's number when it begins; `None` when the service stops.
+    /// The next round's number when it begins; `None` when there are no more.
     async fn next(&mut self) -> Option<u32> {
         tokio::select! {
-            () = self.stopping.cancelled() => None,
+            () = self.ended.cancelled() => None,
             _ = self.ticks.tick() => {
                 let round = self.round;
                 self.round = round.wrapping_add(1);
@@ -127,17 +138,19 @@ async fn tidy(shared: &Shared) {
 }
 
 /// Refreshes the copies at one place of contexts that want it, where it pays.
-async fn keep_warm(shared: &Arc<Shared>, target: &Target) {
-    let _round = target.pinging.lock().await;
+async fn keep_warm(shared: &Arc<Shared>, target: &Arc<Target>) {
+    let _round = target.learnt.pinging.lock().await;
     let now = (shared.clock)();
     let due = shared.warmth.due(&target.place, now);
     futures_util::stream::iter(due)
-        .for_each_concurrent(CALLS_AT_ONCE, |kept| keep_one_warm(shared, kept, now))
+        .for_each_concurrent(CALLS_AT_ONCE, |kept| {
+            keep_one_warm(shared, target, kept, now)
+        })
         .await;
 }
 
-async fn keep_one_warm(shared: &Arc<Shared>, kept: Kept, now: UnixMillis) {
-    let (context, target) = (&kept.context, &kept.target);
+async fn keep_one_warm(shared: &Arc<Shared>, target: &Arc<Target>, kept: Kept, now: UnixMillis) {
+    let context = &kept.context;
     let is_needed = match shared.store.get(&context.project, &context.id, now).await {
         // A copy that outlives its context needs nothing.
         Ok(stored) => stored.expires_at > kept.refreshed_at + kept.lifetime_ms,
@@ -147,7 +160,7 @@ async fn keep_one_warm(shared: &Arc<Shared>, kept: Kept, now: UnixMillis) {
             return;
         }
     };
-    if !is_needed || !pays(shared, &kept, now) {
+    if !is_needed || !pays(shared, target, &kept, now) {
         shared.warmth.let_go(&context.id, &target.place);
         return;
     }
@@ -166,17 +179,17 @@ async fn keep_one_warm(shared: &Arc<Shared>, kept: Kept, now: UnixMillis) {
 
 /// The break-even rule (facts section 5.4): a ping costs a read of the prefix, and saves writing it again if the context
 /// is used before the copy would have ended.
-fn pays(shared: &Shared, kept: &Kept, now: UnixMillis) -> bool {
+fn pays(shared: &Shared, target: &Target, kept: &Kept, now: UnixMillis) -> bool {
     match kept.context.policy.keep_warm {
         KeepWarm::Off => return false,
         KeepWarm::Always => return true,
         KeepWarm::Auto => {}
     }
     // Without prices nobody can tell, and then nothing is spent.
-    let Some(price) = kept.target.price(shared) else {
+    let Some(price) = target.price(shared) else {
         return false;
     };
-    let tier = kept.target.rules.cache.tier_for(kept.context.ttl_seconds);
+    let tier = target.rules.cache.tier_for(kept.context.ttl_seconds);
     let (Some(read), Some(write)) = (price.read_multiple(), price.write_multiple(tier)) else {
         return false;
     };

@@ -84,7 +84,7 @@ impl Plan {
             first: None,
         };
         plan.prepare(shared, target, work, home, tenant).await?;
-        let refuses_seals = target.refuses_seals_until.load(Ordering::Relaxed);
+        let refuses_seals = target.learnt.refuses_seals_until.load(Ordering::Relaxed);
         if (shared.clock)() < refuses_seals && plan.can_unseal(target, work) {
             plan.unseal(shared, target, work)?;
         }
@@ -126,7 +126,7 @@ impl Plan {
                     .await?;
             }
             Caching::Breakpoint | Caching::Automatic
-                if (shared.clock)() < target.refuses_until.load(Ordering::Relaxed) =>
+                if (shared.clock)() < target.learnt.refuses_until.load(Ordering::Relaxed) =>
             {
                 self.send_plain(shared, target, work, FailureKind::MarkerRefused.as_str())?;
             }

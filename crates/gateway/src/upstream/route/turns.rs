@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use holdfast_protocol::ApiError;
 use holdfast_protocol::upstream::{Failure, FailureKind};
 use rand::RngExt;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Refusal, RouteBackend};
 use crate::upstream::Target;
 use crate::upstream::breaker::Gate;
+use crate::upstream::limiter::Permit;
 
 /// How long a request waits for its turn at an upstream that has as many as it may have.
 const TURN_WAIT: Duration = Duration::from_secs(10);
@@ -24,7 +24,7 @@ impl RouteBackend {
         attempt: impl Fn(&'a Arc<Target>) -> BoxFuture<'a, Result<T, Refusal>>,
     ) -> Result<T, ApiError> {
         let mut last = None;
-        for target in order {
+        for (place, target) in order.into_iter().enumerate() {
             let retry = target.upstream.options.retry;
             let mut retries = 0;
             loop {
@@ -42,7 +42,11 @@ impl RouteBackend {
                 let failure = match attempt(target).await {
                     Ok(answer) => {
                         target.upstream.breaker.succeeded();
+                        target.upstream.limiter.succeeded();
                         self.shared.events.upstream_answered(target, "ok");
+                        if place > 0 {
+                            self.shared.events.fell_back(target);
+                        }
                         return Ok(answer);
                     }
                     Err(Refusal::Inexpressible(error)) => {
@@ -60,6 +64,7 @@ impl RouteBackend {
                 };
                 let kind = failure.kind;
                 target.upstream.breaker.failed(&failure);
+                target.upstream.limiter.failed(&failure);
                 self.shared.events.upstream_answered(target, kind.as_str());
                 tracing::debug!(
                     upstream = target.name(),
@@ -80,6 +85,7 @@ impl RouteBackend {
                 }
                 retries += 1;
                 tokio::time::sleep(pause).await;
+                self.shared.events.upstream_retried(target);
             }
         }
         Err(last.unwrap_or_else(ApiError::internal))
@@ -87,14 +93,11 @@ impl RouteBackend {
 }
 
 /// Leave to send a request, once there is room for it.
-pub(super) async fn permit(target: &Target) -> Result<OwnedSemaphorePermit, Refusal> {
-    let permits = Arc::clone(&target.upstream.permits);
+pub(super) async fn permit(target: &Target) -> Result<Permit, Refusal> {
     let wait = TURN_WAIT.min(target.upstream.transport.timeouts().first_byte);
-    tokio::time::timeout(wait, permits.acquire_owned())
+    tokio::time::timeout(wait, target.upstream.limiter.acquire())
         .await
-        .ok()
-        .and_then(Result::ok)
-        .ok_or(Refusal::Busy)
+        .map_err(|_| Refusal::Busy)
 }
 
 /// Half of it certain, half of it random, so that callers who failed together do not come back together.

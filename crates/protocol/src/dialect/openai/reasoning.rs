@@ -126,6 +126,8 @@ fn written(level: ReasoningLevel, control: ReasoningControl) -> Value {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
     use serde_json::{Value, json};
 
     use super::{asked, fields, gives_way};

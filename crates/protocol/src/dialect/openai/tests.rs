@@ -78,6 +78,13 @@ fn every_error_kind_has_its_status_code_and_type() {
             "RequestBodyTooLarge",
             "RequestEntityTooLarge",
         ),
+        (BodyTimeout, 408, "RequestBodyTimeout", "RequestTimeout"),
+        (
+            HeadersTooLarge,
+            431,
+            "RequestHeaderTooLarge",
+            "RequestHeaderFieldsTooLarge",
+        ),
         (RateLimited, 429, "RateLimitExceeded", "TooManyRequests"),
         (Overloaded, 429, "ServerOverloaded", "TooManyRequests"),
         (Internal, 500, "InternalServiceError", "InternalServerError"),

@@ -38,10 +38,10 @@ fn type_word(kind: ErrorKind) -> &'static str {
         ErrorKind::ContextNotFound | ErrorKind::ModelNotFound | ErrorKind::NotFound => {
             "not_found_error"
         }
-        ErrorKind::PayloadTooLarge => "request_too_large",
+        ErrorKind::PayloadTooLarge | ErrorKind::HeadersTooLarge => "request_too_large",
         ErrorKind::RateLimited => "rate_limit_error",
         ErrorKind::Overloaded | ErrorKind::Unavailable => "overloaded_error",
         ErrorKind::Internal | ErrorKind::BadGateway => "api_error",
-        ErrorKind::Timeout => "timeout_error",
+        ErrorKind::Timeout | ErrorKind::BodyTimeout => "timeout_error",
     }
 }

@@ -43,6 +43,8 @@ fn status(kind: ErrorKind) -> (u16, &'static str) {
         ErrorKind::ModelNotFound | ErrorKind::NotFound => (404, "NOT_FOUND"),
         ErrorKind::MethodNotAllowed => (405, "UNIMPLEMENTED"),
         ErrorKind::PayloadTooLarge => (413, "INVALID_ARGUMENT"),
+        ErrorKind::BodyTimeout => (408, "DEADLINE_EXCEEDED"),
+        ErrorKind::HeadersTooLarge => (431, "INVALID_ARGUMENT"),
         ErrorKind::RateLimited | ErrorKind::Overloaded => (429, "RESOURCE_EXHAUSTED"),
         ErrorKind::Internal => (500, "INTERNAL"),
         // The one of Google's codes that means: send the same again. Its clients do, for a busy session, too.
