@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, ResponseStore, StoreError, UpstreamStore};
+use holdfast_store::{ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,8 @@ pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
 use crate::events::Events;
 use crate::idempotency::Replays;
+use crate::ledger::Ledger;
+pub use crate::ledger::LedgerOptions;
 use crate::responses::Responses;
 use crate::routing::Models;
 pub use crate::upstream::{
@@ -34,9 +36,9 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Everything the gateway keeps durably.
-pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore {}
+pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore {}
 
-impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore> Store for T {}
+impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore> Store for T {}
 
 /// The time, as a function so that tests can move it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -165,6 +167,8 @@ pub struct AppOptions {
     /// Secret of this installation, from which tenants' salts and cache keys at upstreams are derived. The same on every
     /// replica and after every start, or else caches are not found again.
     pub salt: [u8; 32],
+    /// How the ledger is kept.
+    pub ledger: LedgerOptions,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -181,6 +185,7 @@ impl AppOptions {
             upstreams: Vec::new(),
             catalog: Arc::new(Catalog::builtin()),
             salt: rand::rng().random(),
+            ledger: LedgerOptions::default(),
             auth_required: true,
         }
     }
@@ -198,6 +203,7 @@ pub struct App {
     pub(crate) responses: Arc<Responses>,
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) upstreams: Arc<Shared>,
     targets: Vec<Arc<Target>>,
@@ -210,7 +216,7 @@ impl App {
     /// Puts the parts together. Nothing runs before [`App::start`].
     ///
     /// # Errors
-    /// Two models share a name or alias, or there is none; the text says which.
+    /// Two models share a name or alias, or there is none, or the ledger's spool can't be had; the text says which.
     pub fn new(
         store: Arc<dyn Store>,
         options: AppOptions,
@@ -225,9 +231,16 @@ impl App {
             upstreams,
             catalog,
             salt,
+            ledger,
             auth_required,
         } = options;
         let events = Arc::new(Events::new());
+        let ledger = Arc::new(Ledger::open(
+            Arc::clone(&store),
+            Arc::clone(&events),
+            Arc::clone(&clock),
+            ledger,
+        )?);
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let upstreams = Upstreams::new(
@@ -237,6 +250,7 @@ impl App {
                 store: Arc::clone(&store),
                 catalog,
                 events: Arc::clone(&events),
+                ledger: Arc::clone(&ledger),
                 clock: Arc::clone(&clock),
                 tasks: tasks.clone(),
                 stopping: stopping.clone(),
@@ -276,6 +290,7 @@ impl App {
             auto_context_keys,
             models,
             events,
+            ledger,
             clock,
             tasks,
         }))
@@ -290,6 +305,11 @@ impl App {
         let app = Arc::clone(self);
         self.tasks
             .spawn(async move { app.sweep_until_stopped().await });
+        let (ledger, stopping) = (Arc::clone(&self.ledger), self.stopping.clone());
+        self.tasks.spawn(async move { ledger.run(stopping).await });
+        let (ledger, stopping) = (Arc::clone(&self.ledger), self.stopping.clone());
+        self.tasks
+            .spawn(async move { ledger.erase_until(stopping).await });
         if !self.targets.is_empty() {
             self.tasks.spawn(crate::upstream::run(
                 Arc::clone(&self.upstreams),
@@ -310,6 +330,11 @@ impl App {
         {
             tracing::warn!("stopping without waiting any longer for writes to the store");
         }
+        // What was still being done a moment ago may have been charged for.
+        let finished = tokio::time::timeout(STOP_WAIT, self.ledger.finish()).await;
+        if finished.is_err() {
+            tracing::warn!("stopping while rows of the ledger wait on disk for the next start");
+        }
     }
 
     /// The time by the app's clock.
@@ -329,6 +354,22 @@ impl App {
     /// The store can't be reached.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
         Ok(self.contexts.sweep().await? + self.responses.sweep().await?)
+    }
+
+    /// Gives the store what the ledger has for it, as the ledger does by itself after a moment.
+    ///
+    /// # Errors
+    /// The store can't be reached; nothing is lost.
+    pub async fn write_ledger(&self) -> Result<(), StoreError> {
+        self.ledger.write().await
+    }
+
+    /// Erases rows of the ledger that are too old, as it does by itself every few minutes; answers how many.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn erase_ledger(&self) -> Result<u64, StoreError> {
+        self.ledger.erase(self.now()).await
     }
 
     async fn sweep_until_stopped(&self) {

@@ -589,6 +589,7 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         upstreams: config.upstreams.clone(),
         catalog: Arc::clone(&config.catalog),
         salt,
+        ledger: config.ledger.clone(),
         auth_required: config.auth.required,
     }
 }

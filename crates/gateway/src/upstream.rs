@@ -9,6 +9,7 @@
 //! handles     copies with names: made once, extended, dropped, rebuilt
 //! warmth      who has written what where, and pings that keep it
 //! answer      an upstream's stream as chat events; usage, receipt, accounts
+//! billing     what is charged, on its way into the ledger
 //! raw         an upstream's answer that is passed through
 //! ```
 
@@ -16,6 +17,7 @@ mod account;
 mod accounts;
 mod answer;
 mod auth;
+mod billing;
 mod breaker;
 mod estimate;
 mod handles;
@@ -36,6 +38,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{Clock, Store};
 use crate::catalog::Catalog;
 use crate::events::Events;
+use crate::ledger::Ledger;
 
 pub(crate) use account::{Target, Upstream};
 pub(crate) use accounts::{Accounts, amount};
@@ -61,6 +64,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) events: Arc<Events>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -84,6 +88,7 @@ impl Upstreams {
             store,
             catalog,
             events,
+            ledger,
             clock,
             tasks,
             stopping,
@@ -107,6 +112,7 @@ impl Upstreams {
                 store,
                 catalog,
                 events,
+                ledger,
                 clock,
                 tasks,
                 stopping,
@@ -125,6 +131,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) events: Arc<Events>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,

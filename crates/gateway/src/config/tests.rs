@@ -498,6 +498,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     let known = [
         keys::<file::Server>(),
         keys::<file::Log>(),
+        keys::<file::LedgerTable>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
         keys::<file::EngineTable>(),

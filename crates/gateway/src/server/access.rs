@@ -60,7 +60,7 @@ async fn principal(
         .authenticate(credential.as_ref().map(Secret::expose))
         .await?;
     if let Some(trail) = trail {
-        trail.set_key(&principal.key_id);
+        trail.set_principal(&principal);
     }
     principal.require(scope)?;
     Ok(principal)

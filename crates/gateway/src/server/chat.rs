@@ -189,7 +189,11 @@ pub(super) async fn respond_with(
     mut writer: Box<dyn AnswerWriter>,
 ) -> Result<Response, ApiError> {
     let app = Arc::clone(&caller.app);
-    let mut turn = Box::new(RunningTurn::new(app, model, head, caller.deadline, answer));
+    let entry = caller.trail.entry.clone();
+    entry.set_answer(&head.id);
+    entry.set_stream(is_stream);
+    let turn = RunningTurn::new(app, model, head, caller.deadline, answer, entry);
+    let mut turn = Box::new(turn);
     if is_stream {
         return Ok(stream_of(turn, writer));
     }

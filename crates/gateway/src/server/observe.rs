@@ -19,11 +19,14 @@ use hyper::body::{Frame, SizeHint};
 use rand::RngExt;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::kinds::{kind_of, surface_of};
 use super::reply;
 use super::surface::Surface;
 use crate::app::App;
+use crate::auth::Principal;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
+use crate::ledger::{self, Entry};
 
 const REQUEST_ID: &str = "x-request-id";
 /// Where Anthropic's SDKs look for it.
@@ -37,10 +40,12 @@ const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The status of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
-/// What handlers add to the log line.
+/// What handlers add to the log line and to the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Trail {
     request_id: Arc<str>,
+    /// The request's row in the ledger.
+    pub(super) entry: Entry,
     notes: Arc<Mutex<Notes>>,
 }
 
@@ -56,12 +61,14 @@ pub(super) struct Deadline(pub(super) tokio::time::Instant);
 
 impl Trail {
     /// Notes who asks.
-    pub(super) fn set_key(&self, key_id: &str) {
-        self.notes().key_id = Some(key_id.to_owned());
+    pub(super) fn set_principal(&self, principal: &Principal) {
+        self.entry.set_principal(principal);
+        self.notes().key_id = Some(principal.key_id.clone());
     }
 
     /// Notes which configured model answers.
     pub(super) fn set_model(&self, model: &str) {
+        self.entry.set_model(model);
         self.notes().model = Some(model.to_owned());
     }
 
@@ -79,8 +86,14 @@ pub(super) async fn observe(
     let surface = Surface::of(request.uri(), request.headers());
     let client_id = sane_header(request.headers(), CLIENT_REQUEST_ID);
     let request_id = sane_header(request.headers(), REQUEST_ID).unwrap_or_else(new_request_id);
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
+    let request_id_text = request_id.to_str().unwrap_or_default();
     let trail = Trail {
-        request_id: request_id.to_str().unwrap_or_default().into(),
+        request_id: request_id_text.into(),
+        entry: entry(&app, &request, &route, request_id_text),
         notes: Arc::default(),
     };
     let mut record = Record {
@@ -88,10 +101,7 @@ pub(super) async fn observe(
         trail: trail.clone(),
         client_id: client_id.clone(),
         method: method_label(request.method()),
-        route: request
-            .extensions()
-            .get::<MatchedPath>()
-            .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned()),
+        route,
         started: Instant::now(),
         status: CLIENT_GONE,
         is_complete: false,
@@ -109,6 +119,13 @@ pub(super) async fn observe(
         )),
     };
 
+    let status = response.status().as_u16();
+    match response.extensions().get::<ApiError>() {
+        Some(error) => record.trail.entry.fail(error),
+        None if status >= 400 => record.trail.entry.fail_with("error", status),
+        // How it ends is known when its body has.
+        None => {}
+    }
     let mut response = reply::in_dialect(surface, response);
     record.status = response.status().as_u16();
     let headers = response.headers_mut();
@@ -122,6 +139,19 @@ pub(super) async fn observe(
     let permit = response.extensions_mut().remove();
     let delivery = response.extensions_mut().remove();
     response.map(|body| Body::new(ObservedBody::new(body, record, permit, delivery)))
+}
+
+/// The row of a request that has one.
+fn entry(app: &App, request: &Request, route: &str, request_id: &str) -> Entry {
+    let Some(kind) = kind_of(request.method(), route, request.uri().path()) else {
+        return Entry::none();
+    };
+    app.ledger.begin(ledger::Request {
+        kind,
+        surface: surface_of(request.uri(), request.headers(), route),
+        endpoint: route.to_owned(),
+        id: request_id.to_owned(),
+    })
 }
 
 /// Refuses what is beyond the bound at once; a permit lasts until the answer's body ends.
@@ -169,6 +199,7 @@ struct Record {
 
 impl Drop for Record {
     fn drop(&mut self) {
+        self.trail.entry.cancel();
         let notes = self.trail.notes();
         self.events.request_finished(&RequestFacts {
             method: self.method,
@@ -213,6 +244,8 @@ impl ObservedBody {
 
     fn ended(&mut self) {
         self.record.is_complete = true;
+        // Answers of models have their rows already, with what is known at their ends.
+        self.record.trail.entry.complete();
         if let Some(delivery) = &self.delivery {
             delivery.written();
         }

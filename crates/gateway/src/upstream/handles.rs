@@ -18,6 +18,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::route::plan;
 use super::{Shared, Target, UpstreamPrefix};
 use crate::app::{Clock, Store};
+use crate::ledger::Entry;
 
 /// A copy that ends so soon is not used any more: the request could arrive after its end.
 const MARGIN_MS: i64 = 10_000;
@@ -115,6 +116,7 @@ impl Handles {
         target: &Arc<Target>,
         prefix: &Arc<UpstreamPrefix>,
         stale: Option<&str>,
+        entry: &Entry,
     ) -> Result<Ensured, Failure> {
         if let Some(record) = self.find(context, target, stale).await {
             return Ok(Ensured { record, made: None });
@@ -127,12 +129,19 @@ impl Handles {
         }
         let shared = Arc::clone(shared);
         let (context, target, prefix) = (context.clone(), Arc::clone(target), Arc::clone(prefix));
-        let stale = stale.map(str::to_owned);
+        let (stale, entry) = (stale.map(str::to_owned), entry.clone());
         // On a task of its own: a copy that is being made must be remembered also when nobody waits for it any more.
         let task = shared.tasks.clone().spawn(async move {
             let handles = &shared.handles;
             handles
-                .ensure_alone(&shared, &context, &target, &prefix, stale.as_deref())
+                .ensure_alone(
+                    &shared,
+                    &context,
+                    &target,
+                    &prefix,
+                    stale.as_deref(),
+                    &entry,
+                )
                 .await
         });
         task.await.unwrap_or_else(|_| {
@@ -150,12 +159,13 @@ impl Handles {
         target: &Arc<Target>,
         prefix: &Arc<UpstreamPrefix>,
         stale: Option<&str>,
+        entry: &Entry,
     ) -> Result<Ensured, Failure> {
         let key = (context.id.clone(), target.place.clone());
         let own = Arc::clone(lock(&self.making).entry(key.clone()).or_default());
         let guard = own.lock_owned().await;
         let result = self
-            .ensure_locked(shared, context, target, prefix, stale)
+            .ensure_locked(shared, context, target, prefix, stale, entry)
             .await;
         drop(guard);
         if self.ends_making(&key)
@@ -190,6 +200,7 @@ impl Handles {
         target: &Arc<Target>,
         prefix: &Arc<UpstreamPrefix>,
         stale: Option<&str>,
+        entry: &Entry,
     ) -> Result<Ensured, Failure> {
         let again = stale.is_some() || self.knows_any(context, target).await;
         if let Some(record) = self.find(context, target, stale).await {
@@ -205,7 +216,7 @@ impl Handles {
         // Whoever had the lease before may have made one.
         let made = match self.find(context, target, stale).await {
             Some(record) => Ok(Ensured { record, made: None }),
-            None => match self.make(shared, context, target, prefix).await {
+            None => match self.make(shared, context, target, prefix, entry).await {
                 Ok((record, usage)) => Ok(Ensured {
                     record,
                     made: Some(Made { usage, again }),
@@ -257,6 +268,7 @@ impl Handles {
         context: &Context,
         target: &Arc<Target>,
         prefix: &UpstreamPrefix,
+        entry: &Entry,
     ) -> Result<(HandleRecord, Option<BilledUsage>), Failure> {
         let now = (self.clock)();
         let ttl_seconds = life_seconds(context, target, now);
@@ -300,7 +312,7 @@ impl Handles {
         if let Some(usage) = &held.usage {
             shared.events.upstream_usage(target, "create", usage, true);
         }
-        plan::charge_handle(shared, target, context, &record, held.usage.as_ref());
+        plan::charge_handle(shared, target, context, &record, held.usage.as_ref(), entry);
         shared.events.handle_made(target);
         Ok((record, held.usage))
     }

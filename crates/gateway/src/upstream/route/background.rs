@@ -17,6 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::plan;
+use crate::ledger::Entry;
 use crate::upstream::handles::CALLS_AT_ONCE;
 use crate::upstream::warmth::{Kept, UseKind};
 use crate::upstream::{Shared, Target};
@@ -151,7 +152,16 @@ async fn keep_one_warm(shared: &Arc<Shared>, kept: Kept, now: UnixMillis) {
         shared.warmth.let_go(&context.id, &target.place);
         return;
     }
-    match plan::hold(shared, target, context, &kept.prefix, UseKind::Ping).await {
+    match plan::hold(
+        shared,
+        target,
+        context,
+        &kept.prefix,
+        UseKind::Ping,
+        &Entry::none(),
+    )
+    .await
+    {
         Ok(_) => shared.events.pinged(target),
         Err(failure) => {
             shared.warmth.let_go(&context.id, &target.place);
