@@ -151,9 +151,9 @@ impl Ledger {
             kept
         };
         match kept {
-            Kept::Safely => {}
-            Kept::InMemory(error) => {
-                tracing::error!(%error, "a row of the ledger is in memory only until the store has it");
+            Kept::Safely | Kept::InMemory(None) => {}
+            Kept::InMemory(Some(error)) => {
+                tracing::error!(%error, "rows of the ledger are in memory only until the store has them");
             }
             Kept::Not(row) => {
                 self.events.ledger_row_lost();

@@ -22,8 +22,8 @@ const SEGMENT_BYTES_MAX: u64 = 8 * 1024 * 1024;
 pub(super) enum Kept {
     /// It survives the process.
     Safely,
-    /// It does not; why.
-    InMemory(io::Error),
+    /// It does not; why, where the row before did.
+    InMemory(Option<io::Error>),
     /// It has none.
     Not(Box<LedgerRecord>),
 }
@@ -111,7 +111,10 @@ impl Pending {
     /// Adds a row.
     pub(super) fn add(&mut self, row: LedgerRecord) -> Kept {
         let Some(folder) = self.folder.clone() else {
-            return self.keep_loose(row, None);
+            return match self.keep_loose(row) {
+                Ok(()) => Kept::Safely,
+                Err(row) => Kept::Not(row),
+            };
         };
         match self.add_to_file(&folder, &row) {
             Ok(()) => {
@@ -129,19 +132,23 @@ impl Pending {
                 Kept::Safely
             }
             Err(error) => {
-                self.is_full = true;
-                self.keep_loose(row, Some(error))
+                let is_news = !std::mem::replace(&mut self.is_full, true);
+                match self.keep_loose(row) {
+                    Ok(()) => Kept::InMemory(is_news.then_some(error)),
+                    Err(row) => Kept::Not(row),
+                }
             }
         }
     }
 
-    fn keep_loose(&mut self, row: LedgerRecord, error: Option<io::Error>) -> Kept {
+    /// Gives the row back where memory has no room either.
+    fn keep_loose(&mut self, row: LedgerRecord) -> Result<(), Box<LedgerRecord>> {
         if self.loose.len() + self.loose_in_flight >= LOOSE_ROWS_MAX {
             self.is_full = true;
-            return Kept::Not(Box::new(row));
+            return Err(Box::new(row));
         }
         self.loose.push(row);
-        error.map_or(Kept::Safely, Kept::InMemory)
+        Ok(())
     }
 
     fn add_to_file(&mut self, folder: &Path, row: &LedgerRecord) -> io::Result<()> {
@@ -280,3 +287,6 @@ impl Pending {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
