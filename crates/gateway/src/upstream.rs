@@ -7,6 +7,7 @@
 //! route       a model's backend: which upstream, retries, fallback, one chat
 //! prefix      a context's prefix, rendered once for each upstream
 //! handles     copies with names: made once, extended, dropped, rebuilt
+//! storage     what keeping copies costs, hour by hour
 //! warmth      who has written what where, and pings that keep it
 //! answer      an upstream's stream as chat events; usage, receipt, accounts
 //! billing     what is charged, on its way into the ledger
@@ -25,6 +26,7 @@ mod options;
 mod prefix;
 mod raw;
 mod route;
+mod storage;
 mod tenant;
 mod transport;
 mod warmth;
@@ -49,6 +51,7 @@ pub use options::{
 };
 pub(crate) use prefix::UpstreamPrefix;
 pub(crate) use route::{RouteBackend, run, tend};
+pub(crate) use storage::Storage;
 pub(crate) use warmth::Warmth;
 
 use tenant::Tenants;
@@ -72,6 +75,7 @@ pub(crate) struct Shared {
     pub(crate) handles: Handles,
     pub(crate) accounts: Accounts,
     pub(crate) warmth: Warmth,
+    pub(crate) storage: Storage,
 }
 
 impl Upstreams {
@@ -108,6 +112,7 @@ impl Upstreams {
                 handles: Handles::new(Arc::clone(&store), Arc::clone(&clock)),
                 accounts: Accounts::new(Arc::clone(&store)),
                 warmth: Warmth::default(),
+                storage: Storage::default(),
                 tenants: Tenants::new(secret),
                 store,
                 catalog,

@@ -491,7 +491,11 @@ impl Handles {
     }
 
     /// One round of dropping at one place; answers whether there may be more to do at once.
-    pub(super) async fn drop_doomed(&self, target: &Arc<Target>) -> Result<bool, StoreError> {
+    pub(super) async fn drop_doomed(
+        &self,
+        shared: &Shared,
+        target: &Arc<Target>,
+    ) -> Result<bool, StoreError> {
         // Two rounds at once would both tell the upstream.
         let _round = target.dropping.lock().await;
         let doomed = self
@@ -500,7 +504,7 @@ impl Handles {
             .await?;
         let is_full = doomed.len() == ROUND_MAX as usize;
         let mut drops = futures_util::stream::iter(doomed)
-            .map(|record| async move { self.drop_one(target, &record).await })
+            .map(|record| async move { self.drop_one(shared, target, &record).await })
             .buffer_unordered(CALLS_AT_ONCE);
         let mut dropped = 0;
         while let Some(is_gone) = drops.next().await {
@@ -510,7 +514,12 @@ impl Handles {
     }
 
     /// Answers whether the copy is gone.
-    async fn drop_one(&self, target: &Target, record: &HandleRecord) -> Result<bool, StoreError> {
+    async fn drop_one(
+        &self,
+        shared: &Shared,
+        target: &Target,
+        record: &HandleRecord,
+    ) -> Result<bool, StoreError> {
         if let Some(call) = target.dialect.encode_drop(&record.name)
             && let Err(failure) = target.call(call).await
         {
@@ -527,6 +536,7 @@ impl Handles {
                 return Ok(false);
             }
         }
+        shared.storage.ends(shared, target, record).await;
         self.store
             .remove_handle(&record.place, &record.name)
             .await?;

@@ -4,6 +4,7 @@ mod crash;
 mod outage;
 mod queries;
 mod rows;
+mod storage;
 mod upstreams;
 
 use std::time::Duration;

@@ -40,7 +40,7 @@ pub(crate) async fn run(shared: Arc<Shared>, targets: Vec<Arc<Target>>) {
     let places = places(&targets);
     // An upstream that hangs holds up nobody but itself.
     let tending = places.iter().map(|target| tend_until(&shared, target));
-    tokio::join!(accounts, keep_until(&shared), join_all(tending));
+    tokio::join!(accounts, keep_until(&shared, &places), join_all(tending));
 }
 
 async fn tend_until(shared: &Arc<Shared>, target: &Arc<Target>) {
@@ -53,14 +53,14 @@ async fn tend_until(shared: &Arc<Shared>, target: &Arc<Target>) {
     }
 }
 
-async fn keep_until(shared: &Shared) {
+async fn keep_until(shared: &Shared, places: &[Arc<Target>]) {
     let mut rounds = Rounds::new(shared);
     while let Some(round) = rounds.next().await {
         if round.is_multiple_of(STORE_ROUNDS) {
             catch_up(shared).await;
         }
         if round.is_multiple_of(TIDY_ROUNDS) {
-            tidy(shared).await;
+            tidy(shared, places).await;
         }
     }
 }
@@ -98,8 +98,8 @@ impl Rounds {
 /// One round of everything.
 pub(crate) async fn tend(shared: &Arc<Shared>, targets: &[Arc<Target>]) {
     catch_up(shared).await;
-    tidy(shared).await;
     let places = places(targets);
+    tidy(shared, &places).await;
     let tending = places.iter().map(|target| async move {
         keep_warm(shared, target).await;
         tend_handles(shared, target).await;
@@ -121,7 +121,14 @@ async fn catch_up(shared: &Shared) {
     }
 }
 
-async fn tidy(shared: &Shared) {
+/// Forgets what has ended, once it has been charged for to its end.
+async fn tidy(shared: &Shared, places: &[Arc<Target>]) {
+    for target in places {
+        if let Err(error) = shared.storage.accrue(shared, target).await {
+            tracing::debug!(%error, "storage at upstreams is accrued later");
+            return;
+        }
+    }
     if let Err(error) = shared.handles.tidy().await {
         tracing::debug!(%error, "handles can't be tidied now");
     }
@@ -220,7 +227,7 @@ async fn tend_handles(shared: &Arc<Shared>, target: &Arc<Target>) {
 
 async fn drop_doomed(shared: &Shared, target: &Arc<Target>) {
     loop {
-        match shared.handles.drop_doomed(target).await {
+        match shared.handles.drop_doomed(shared, target).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -267,6 +274,7 @@ async fn extend_one(
             plan::add_storage(shared, target, context, tokens, ms);
         }
         Err(failure) if failure.kind == FailureKind::HandleGone => {
+            shared.storage.ends(shared, target, record).await;
             shared.handles.lost(record).await;
         }
         Err(failure) => tracing::debug!(

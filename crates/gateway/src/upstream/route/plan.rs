@@ -258,6 +258,7 @@ impl Plan {
         else {
             return Ok(false);
         };
+        shared.storage.ends(shared, target, &record).await;
         shared.handles.lost(&record).await;
         let ensured = shared
             .handles
@@ -478,6 +479,7 @@ pub(in crate::upstream) fn charge_handle(
 ) {
     charge(shared, target, context, usage, UseKind::Create, entry);
     charge_storage(shared, target, context, record);
+    shared.storage.made(context, record);
 }
 
 /// Puts what a hold call cost on the context's account and in the ledger.
