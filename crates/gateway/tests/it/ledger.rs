@@ -1,5 +1,6 @@
 //! The ledger: one row for each request, whatever becomes of it, and what `/usage` makes of the rows.
 
+mod cli;
 mod crash;
 mod outage;
 mod queries;
