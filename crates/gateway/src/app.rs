@@ -8,7 +8,7 @@ use std::time::Duration;
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, ResponseStore, StoreError, UpstreamStore};
+use holdfast_store::{ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +20,8 @@ pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
 use crate::events::Events;
 use crate::idempotency::Replays;
+use crate::ledger::Ledger;
+pub use crate::ledger::LedgerOptions;
 use crate::responses::Responses;
 use crate::routing::Models;
 use crate::telemetry::Telemetry;
@@ -38,9 +40,9 @@ const UNKNOWN_MAX: usize = 256;
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything the gateway keeps durably.
-pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore {}
+pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore {}
 
-impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore> Store for T {}
+impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore> Store for T {}
 
 /// The time, as a function so that tests can move it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -195,6 +197,8 @@ pub struct AppOptions {
     pub telemetry: Option<Arc<Telemetry>>,
     /// Who is told of events. A reload leaves it as it is.
     pub webhooks: Option<Arc<Webhooks>>,
+    /// How the ledger is kept.
+    pub ledger: LedgerOptions,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -213,6 +217,7 @@ impl AppOptions {
             salt: rand::rng().random(),
             telemetry: None,
             webhooks: None,
+            ledger: LedgerOptions::default(),
             auth_required: true,
         }
     }
@@ -230,6 +235,7 @@ pub struct App {
     pub(crate) responses: Arc<Responses>,
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
+    pub(crate) ledger: Arc<Ledger>,
     /// Everything that has come in and is not answered yet: those that run, that wait, and that nobody has looked at.
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) admission: Arc<Admission>,
@@ -244,7 +250,7 @@ impl App {
     /// Puts the parts together. Nothing runs before [`crate::service::Service::start`].
     ///
     /// # Errors
-    /// Two models share a name or alias, or there is none; the text says which.
+    /// Two models share a name or alias, or there is none, or the ledger's spool can't be had; the text says which.
     pub fn new(
         store: Arc<dyn Store>,
         options: AppOptions,
@@ -261,9 +267,16 @@ impl App {
             salt,
             telemetry,
             webhooks,
+            ledger,
             auth_required,
         } = options;
         let events = Arc::new(Events::new(telemetry, webhooks));
+        let ledger = Arc::new(Ledger::open(
+            Arc::clone(&store),
+            Arc::clone(&events),
+            Arc::clone(&clock),
+            ledger,
+        )?);
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
         let upstreams = Upstreams::new(
@@ -273,6 +286,7 @@ impl App {
                 store: Arc::clone(&store),
                 catalog,
                 events: Arc::clone(&events),
+                ledger: Arc::clone(&ledger),
                 clock: Arc::clone(&clock),
                 tasks: tasks.clone(),
                 stopping: stopping.clone(),
@@ -309,6 +323,7 @@ impl App {
             auto_context_keys,
             models,
             events,
+            ledger,
             clock,
             tasks,
         }))
@@ -331,6 +346,7 @@ impl App {
             salt: _,
             telemetry: _,
             webhooks: _,
+            ledger: _,
             auth_required,
         } = options;
         let upstreams = self.upstreams.reloaded(upstreams, catalog)?;
@@ -363,6 +379,7 @@ impl App {
             auto_context_keys,
             models,
             events: Arc::clone(&self.events),
+            ledger: Arc::clone(&self.ledger),
             clock: Arc::clone(&self.clock),
             tasks: self.tasks.clone(),
         }))
@@ -386,6 +403,11 @@ impl App {
             .is_err()
         {
             tracing::warn!("stopping without waiting any longer for writes to the store");
+        }
+        // What was still being done a moment ago may have been charged for.
+        let finished = tokio::time::timeout(STOP_WAIT, self.ledger.finish()).await;
+        if finished.is_err() {
+            tracing::warn!("stopping while rows of the ledger wait on disk for the next start");
         }
     }
 
@@ -415,6 +437,22 @@ impl App {
     /// The store can't be reached.
     pub async fn take_census(&self) -> Result<(), StoreError> {
         self.contexts.take_census().await
+    }
+
+    /// Gives the store what the ledger has for it, as the ledger does by itself after a moment.
+    ///
+    /// # Errors
+    /// The store can't be reached; nothing is lost.
+    pub async fn write_ledger(&self) -> Result<(), StoreError> {
+        self.ledger.write().await
+    }
+
+    /// Erases rows of the ledger that are too old, as it does by itself every few minutes; answers how many.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn erase_ledger(&self) -> Result<u64, StoreError> {
+        self.ledger.erase(self.now()).await
     }
 }
 

@@ -17,6 +17,7 @@ use holdfast_protocol::{ApiError, Context, ContextId, Receipt, UnixMillis, Usage
 use reqwest::header::HeaderMap;
 use tokio::time::Instant;
 
+use crate::ledger::Entry;
 use crate::upstream::UpstreamPrefix;
 
 /// What a context's prefix is made of.
@@ -167,6 +168,10 @@ pub(crate) struct ChatPrefix {
 pub(crate) struct ChatWork {
     /// The tenant.
     pub(crate) project: String,
+    /// Name of the configured model, for the ledger.
+    pub(crate) model: String,
+    /// The request's row there.
+    pub(crate) entry: Entry,
     /// With a context only.
     pub(crate) prefix: Option<ChatPrefix>,
     /// What is asked.
@@ -227,6 +232,10 @@ pub(crate) struct TextWork {
 /// A request that goes to an upstream as it came, but for the model's name.
 #[derive(Debug)]
 pub(crate) struct RawWork {
+    /// The tenant.
+    pub(crate) project: String,
+    /// The request's row in the ledger.
+    pub(crate) entry: Entry,
     /// Where to.
     pub(crate) path: RawPath,
     /// The request.
@@ -254,11 +263,12 @@ pub(crate) trait Backend: Send + Sync {
     async fn prepare(&self, content: PrefixContent) -> Result<PreparedPrefix, ApiError>;
 
     /// Makes a prefix resident and pins it under the context's id. Dropping the future cancels; the pin then stays
-    /// until [`Backend::release`].
+    /// until [`Backend::release`]. What that costs belongs to the request of `entry`.
     async fn hold(
         &self,
         context: &Context,
         prefix: &PreparedPrefix,
+        entry: &Entry,
     ) -> Result<HeldPrefix, ApiError>;
 
     /// A context that was held is in the store now.

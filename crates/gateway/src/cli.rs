@@ -23,6 +23,7 @@ mod models;
 mod output;
 mod seconds;
 mod serve;
+mod usage;
 
 pub(crate) use failure::Failure;
 use output::Output;
@@ -82,6 +83,8 @@ enum Command {
     /// Fetch and manage model files
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Sum up what was used and what it cost
+    Usage(usage::UsageArguments),
     /// Create and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -169,6 +172,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Chat(arguments) => chat::run(session, arguments).await,
         Command::Context(command) => contexts::run(session, command).await,
         Command::Models(command) => models::run(session, command).await,
+        Command::Usage(arguments) => usage::run(session, arguments).await,
         Command::Key(command) => key::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());

@@ -14,7 +14,7 @@ use holdfast_store::PostgresOptions;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::app::{Catalog, RouteOptions, UpstreamOptions};
+use crate::app::{Catalog, LedgerOptions, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
 use crate::telemetry::TelemetryOptions;
@@ -53,6 +53,8 @@ pub struct Config {
     pub contexts: ContextsConfig,
     /// How long and how many responses are kept.
     pub responses: ResponsesConfig,
+    /// How the ledger is kept.
+    pub ledger: LedgerOptions,
     /// Who may use the server.
     pub auth: AuthConfig,
     /// Folder of pulled model files.

@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{Clock, Limits, Store};
 use crate::backend::{PrefixContent, PreparedPrefix};
 use crate::events::Events;
+use crate::ledger::Entry;
 use crate::routing::{Model, Models};
 
 use cache::{ContextCache, Loaded};
@@ -161,6 +162,7 @@ impl Contexts {
         model: &Arc<Model>,
         create: CreateContext,
         surface: CreateSurface,
+        entry: &Entry,
     ) -> Result<Created, ApiError> {
         let now = self.now();
         let content = PrefixContent {
@@ -191,7 +193,7 @@ impl Contexts {
             initial: create.messages,
             turns: Vec::new(),
         };
-        self.establish(model, context, content, prefix).await
+        self.establish(model, context, content, prefix, entry).await
     }
 
     /// Makes a context that starts with what another holds and then goes its own way.
@@ -200,6 +202,7 @@ impl Contexts {
         project: &str,
         id: &ContextId,
         fork: &ForkContext,
+        entry: &Entry,
     ) -> Result<Created, ApiError> {
         let parent = self.read(project, id).await?;
         let model = Arc::clone(self.models.resolve(&parent.model)?);
@@ -214,7 +217,8 @@ impl Contexts {
         )?;
         let content = loaded.content.first_turns(child.turn_count);
         let prefix = self.prepare(&model, &child, &content).await?;
-        self.establish(&model, child, content, prefix).await
+        entry.set_model(&model.entry.name);
+        self.establish(&model, child, content, prefix, entry).await
     }
 
     /// The context without its messages.
@@ -283,11 +287,13 @@ impl Contexts {
         context: Context,
         content: ContextContent,
         prefix: PreparedPrefix,
+        entry: &Entry,
     ) -> Result<Created, ApiError> {
         let mut context = context;
+        entry.set_context(context.id.as_str());
         let guard = self.reserve(model, &context).await?;
         let backend = Arc::clone(&model.backend);
-        let held = model.backend.hold(&context, &prefix).await?;
+        let held = model.backend.hold(&context, &prefix, entry).await?;
         if let Some(tokens) = held.tokens
             && context.turn_count == 0
         {

@@ -139,6 +139,11 @@ pub(crate) struct Events {
     upstream_handles: Family<UpstreamLabels, Counter>,
     upstream_pings: Family<UpstreamLabels, Counter>,
     upstreams_resting: Family<UpstreamLabels, Gauge>,
+    ledger_rows: Counter,
+    ledger_refusals: Counter,
+    ledger_lost: Counter,
+    ledger_waiting: Gauge,
+    ledger_spool_bytes: Gauge,
     engine: EngineMetrics,
     traffic: Traffic,
     telemetry: Option<Arc<Telemetry>>,
@@ -177,6 +182,11 @@ impl Events {
             upstream_handles: Family::default(),
             upstream_pings: Family::default(),
             upstreams_resting: Family::default(),
+            ledger_rows: Counter::default(),
+            ledger_refusals: Counter::default(),
+            ledger_lost: Counter::default(),
+            ledger_waiting: Gauge::default(),
+            ledger_spool_bytes: Gauge::default(),
             engine: EngineMetrics::new(&mut registry),
             traffic: Traffic::new(&mut registry),
             telemetry,
@@ -273,6 +283,31 @@ impl Events {
             "1 while an upstream that kept failing is left alone",
             events.upstreams_resting.clone(),
         );
+        registry.register(
+            "ledger_rows_written",
+            "Rows of the ledger given to the store",
+            events.ledger_rows.clone(),
+        );
+        registry.register(
+            "ledger_writes_failed",
+            "Times that the store did not take rows of the ledger",
+            events.ledger_refusals.clone(),
+        );
+        registry.register(
+            "ledger_rows_lost",
+            "Rows of the ledger that found no place and are in the log only",
+            events.ledger_lost.clone(),
+        );
+        registry.register(
+            "ledger_rows_waiting",
+            "Rows of the ledger that the store does not have yet",
+            events.ledger_waiting.clone(),
+        );
+        registry.register(
+            "ledger_spool_bytes",
+            "Size of the files in which rows wait",
+            events.ledger_spool_bytes.clone(),
+        );
         events.registry = registry;
         events
     }
@@ -341,6 +376,27 @@ impl Events {
         self.upstream_pings
             .get_or_create(&upstream_labels(target))
             .inc();
+    }
+
+    /// Rows of the ledger have been given to the store.
+    pub(crate) fn ledger_written(&self, rows: u64) {
+        self.ledger_rows.inc_by(rows);
+    }
+
+    /// The store did not take rows of the ledger.
+    pub(crate) fn ledger_refused(&self) {
+        self.ledger_refusals.inc();
+    }
+
+    /// A row of the ledger found no place.
+    pub(crate) fn ledger_row_lost(&self) {
+        self.ledger_lost.inc();
+    }
+
+    /// So many rows of the ledger wait, and take so many bytes on disk.
+    pub(crate) fn ledger_waits(&self, rows: u64, bytes: u64) {
+        self.ledger_waiting.set(clamp(rows));
+        self.ledger_spool_bytes.set(clamp(bytes));
     }
 
     /// A request has begun.

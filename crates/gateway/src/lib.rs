@@ -14,6 +14,7 @@ mod contexts;
 mod events;
 mod idempotency;
 pub mod keys;
+mod ledger;
 mod local;
 pub mod models;
 mod responses;

@@ -17,7 +17,7 @@ use holdfast_engine::{
 };
 use holdfast_protocol::chat::{ChatEvent, ContentPart, Message, ResponseFormat, Tool, ToolChoice};
 use holdfast_protocol::compose::ComposedRequest;
-use holdfast_protocol::usage::{CacheStatus, Source};
+use holdfast_protocol::usage::{BilledUsage, CacheStatus, Source};
 use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind, Receipt, UnixMillis, Usage};
 
 use crate::app::SharePrefixes;
@@ -25,6 +25,7 @@ use crate::backend::{
     Answer, AnsweredBy, Backend, ChatPrefix, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
     PrefixEstimate, PrefixState, PreparedPrefix, TextWork, TurnSize,
 };
+use crate::ledger::{Charge, Entry};
 
 /// The namespace of all projects when prefixes are shared. No project can be called so: it has a space.
 const SHARED_NAMESPACE: &str = "all projects";
@@ -138,6 +139,7 @@ impl Backend for LocalBackend {
         &self,
         context: &Context,
         prefix: &PreparedPrefix,
+        entry: &Entry,
     ) -> Result<HeldPrefix, ApiError> {
         let held = self
             .engine
@@ -148,8 +150,15 @@ impl Backend for LocalBackend {
             )
             .await
             .map_err(api_error)?;
+        let resident_tokens = held.prefix_tokens.saturating_sub(held.computed_tokens);
+        // A row that is written already had nobody who waited for this any more.
+        let _ = entry.charge(&Charge::of_engine(BilledUsage {
+            input_tokens: held.prefix_tokens,
+            cache_read_tokens: resident_tokens,
+            ..BilledUsage::default()
+        }));
         Ok(HeldPrefix {
-            resident_tokens: held.prefix_tokens.saturating_sub(held.computed_tokens),
+            resident_tokens,
             tokens: None,
         })
     }

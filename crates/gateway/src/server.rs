@@ -10,6 +10,7 @@ mod chat;
 mod contexts;
 mod estimate;
 mod google;
+mod kinds;
 mod listen;
 mod messages;
 mod models;
@@ -21,6 +22,7 @@ mod reply;
 mod responses;
 mod status;
 mod surface;
+mod usage;
 
 use std::sync::Arc;
 
@@ -185,6 +187,9 @@ where
             post(passthrough::audio_transcriptions),
         )
         .route("/audio/translations", post(passthrough::audio_translations))
+        // What was used and what it cost.
+        .route("/usage", get(usage::usage))
+        .route("/usage/requests", get(usage::requests))
         // Models. Their names may have slashes.
         .route("/models", get(models::list))
 }

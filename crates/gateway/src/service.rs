@@ -90,6 +90,11 @@ impl Service {
         let service = Arc::clone(self);
         app.tasks
             .spawn(async move { service.sweep_until_stopped().await });
+        let (ledger, stopping) = (Arc::clone(&app.ledger), app.stopping.clone());
+        app.tasks.spawn(async move { ledger.run(stopping).await });
+        let (ledger, stopping) = (Arc::clone(&app.ledger), app.stopping.clone());
+        app.tasks
+            .spawn(async move { ledger.erase_until(stopping).await });
         app.tasks
             .spawn(crate::upstream::run(Arc::clone(&app.upstreams.shared)));
         self.tend(&app);

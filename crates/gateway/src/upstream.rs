@@ -7,8 +7,10 @@
 //! route       a model's backend: which upstream, retries, fallback, one chat
 //! prefix      a context's prefix, rendered once for each upstream
 //! handles     copies with names: made once, extended, dropped, rebuilt
+//! storage     what keeping copies costs, hour by hour
 //! warmth      who has written what where, and pings that keep it
 //! answer      an upstream's stream as chat events; usage, receipt, accounts
+//! billing     what is charged, on its way into the ledger
 //! raw         an upstream's answer that is passed through
 //! ```
 
@@ -16,6 +18,7 @@ mod account;
 mod accounts;
 mod answer;
 mod auth;
+mod billing;
 mod breaker;
 mod estimate;
 mod handles;
@@ -25,6 +28,7 @@ mod prefix;
 mod probe;
 mod raw;
 mod route;
+mod storage;
 mod tenant;
 mod transport;
 mod warmth;
@@ -38,6 +42,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::{Clock, Store};
 use crate::catalog::Catalog;
 use crate::events::Events;
+use crate::ledger::Ledger;
 
 pub(crate) use account::{Spent, Target, Upstream};
 pub(crate) use accounts::{Accounts, amount};
@@ -49,6 +54,7 @@ pub use options::{
 pub(crate) use prefix::UpstreamPrefix;
 pub(crate) use probe::{Probe, probe};
 pub(crate) use route::{RouteBackend, run, tend, tend_until};
+pub(crate) use storage::Storage;
 pub(crate) use warmth::Warmth;
 
 use tenant::Tenants;
@@ -65,6 +71,7 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) events: Arc<Events>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -72,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) handles: Arc<Handles>,
     pub(crate) accounts: Arc<Accounts>,
     pub(crate) warmth: Arc<Warmth>,
+    pub(crate) storage: Arc<Storage>,
 }
 
 impl Upstreams {
@@ -88,6 +96,7 @@ impl Upstreams {
             store,
             catalog,
             events,
+            ledger,
             clock,
             tasks,
             stopping,
@@ -96,10 +105,12 @@ impl Upstreams {
             handles: Arc::new(Handles::new(Arc::clone(&store), Arc::clone(&clock))),
             accounts: Arc::new(Accounts::new(Arc::clone(&store))),
             warmth: Arc::default(),
+            storage: Arc::default(),
             tenants: Arc::new(Tenants::new(secret)),
             store,
             catalog,
             events,
+            ledger,
             clock,
             tasks,
             stopping,
@@ -166,6 +177,7 @@ pub(crate) struct Parts {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) events: Arc<Events>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,

@@ -399,6 +399,18 @@ pub enum FinishReason {
     ContentFilter,
 }
 
+impl FinishReason {
+    /// Its word in the ledger, the same on all surfaces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FinishReason::Stop => "stop",
+            FinishReason::Length => "length",
+            FinishReason::ToolCalls => "tool_calls",
+            FinishReason::ContentFilter => "content_filter",
+        }
+    }
+}
+
 /// Log probability of one generated token.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenLogprob {

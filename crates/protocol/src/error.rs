@@ -99,6 +99,34 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// Its word in the ledger, the same on all surfaces.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidJson => "invalid_json",
+            ErrorKind::MissingParameter => "missing_parameter",
+            ErrorKind::InvalidParameter => "invalid_parameter",
+            ErrorKind::UnsupportedParameter => "unsupported_parameter",
+            ErrorKind::InvalidMessage => "invalid_message",
+            ErrorKind::UnknownRole => "unknown_role",
+            ErrorKind::OutOfContext => "out_of_context",
+            ErrorKind::PreviousResponseNotFound => "previous_response_not_found",
+            ErrorKind::Unauthenticated => "unauthenticated",
+            ErrorKind::PermissionDenied => "permission_denied",
+            ErrorKind::ContextBusy => "context_busy",
+            ErrorKind::ContextNotFound => "context_not_found",
+            ErrorKind::ModelNotFound => "model_not_found",
+            ErrorKind::NotFound => "not_found",
+            ErrorKind::MethodNotAllowed => "method_not_allowed",
+            ErrorKind::PayloadTooLarge => "payload_too_large",
+            ErrorKind::RateLimited => "rate_limited",
+            ErrorKind::Overloaded => "overloaded",
+            ErrorKind::Internal => "internal",
+            ErrorKind::BadGateway => "bad_gateway",
+            ErrorKind::Unavailable => "unavailable",
+            ErrorKind::Timeout => "timeout",
+        }
+    }
+
     /// HTTP status on the OpenAI and Ark surfaces.
     pub fn status(self) -> u16 {
         match self {

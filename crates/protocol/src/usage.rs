@@ -92,6 +92,27 @@ impl BilledUsage {
             .checked_sub(self.cache_writes.total())
     }
 
+    /// What two requests take together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        let writes = (self.cache_writes, other.cache_writes);
+        BilledUsage {
+            input_tokens: self.input_tokens.saturating_add(other.input_tokens),
+            cache_read_tokens: self
+                .cache_read_tokens
+                .saturating_add(other.cache_read_tokens),
+            cache_writes: CacheWrites {
+                m5: writes.0.m5.saturating_add(writes.1.m5),
+                m30: writes.0.m30.saturating_add(writes.1.m30),
+                h1: writes.0.h1.saturating_add(writes.1.h1),
+                h12: writes.0.h12.saturating_add(writes.1.h12),
+                other: writes.0.other.saturating_add(writes.1.other),
+            },
+            output_tokens: self.output_tokens.saturating_add(other.output_tokens),
+            reasoning_tokens: self.reasoning_tokens.saturating_add(other.reasoning_tokens),
+        }
+    }
+
     /// Of two reports about the same request: running totals repeat, so the larger number of each field counts and
     /// nothing is ever added.
     #[must_use]
@@ -268,4 +289,15 @@ pub enum Source {
     Engine,
     /// Holdfast's estimate.
     Estimate,
+}
+
+impl Source {
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Source::Provider => "provider",
+            Source::Engine => "engine",
+            Source::Estimate => "estimate",
+        }
+    }
 }

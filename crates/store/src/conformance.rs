@@ -1,6 +1,6 @@
 //! What every store does, as functions that panic where a store does otherwise.
 //!
-//! [`contexts`], [`keys`], [`upstreams`] and [`responses`] run everything, on a store that nobody else uses; each function also stands alone. They
+//! [`contexts`], [`keys`], [`upstreams`], [`responses`] and [`ledger`](fn@ledger) run everything, on a store that nobody else uses; each function also stands alone. They
 //! need a runtime with several threads. Differences between stores, which the suite leaves open:
 //! - `MemoryStore` keeps nothing beyond its own life.
 //! - `SqliteStore` and `PostgresStore` answer `Corrupt` for counts beyond 63 bits.
@@ -18,6 +18,7 @@ use serde_json::{Map, json};
 use crate::{AppendTurn, ContextStore, KeyStore, ResponseStore, StoreError};
 
 pub mod keys;
+pub mod ledger;
 pub mod lifetime;
 pub mod listing;
 pub mod postgres_server;
@@ -103,6 +104,18 @@ pub async fn responses(store: &dyn ResponseStore) {
     conversations::parallel_turns_move_the_head_once(store).await;
     conversations::a_head_that_ends_goes_back(store).await;
     conversations::responses_outlive_their_conversation(store).await;
+}
+
+/// Everything a [`LedgerStore`](crate::LedgerStore) promises.
+pub async fn ledger(store: &dyn crate::LedgerStore) {
+    ledger::a_row_reads_back_whole(store).await;
+    ledger::a_row_counts_once(store).await;
+    ledger::parallel_appends_count_once(store);
+    ledger::sums_are_those_of_the_rows(store).await;
+    ledger::groups_are_complete_and_in_order(store).await;
+    ledger::rows_are_paged_latest_first(store).await;
+    ledger::filters_leave_out_the_rest(store).await;
+    ledger::the_old_are_erased(store).await;
 }
 
 /// A sliding session of `project` with an id of its own, made at `created_at`, with every field set.

@@ -1,4 +1,4 @@
-//! Where contexts, keys, stored answers and (later) the ledger live. Knows no dialect, no provider and no engine.
+//! Where contexts, keys, stored answers and the ledger live. Knows no dialect, no provider and no engine.
 //!
 //! Every implementation passes the same suite (module `conformance`, feature of that name); differences are written
 //! down there.
@@ -13,6 +13,7 @@ mod columns;
 pub mod conformance;
 mod cursor;
 pub mod keys;
+pub mod ledger;
 pub mod memory;
 pub mod postgres;
 pub mod responses;
@@ -20,6 +21,10 @@ pub mod sqlite;
 pub mod upstreams;
 
 pub use keys::{KeyRecord, KeyScope, KeyStore, ProjectRecord};
+pub use ledger::{
+    GroupBy, GroupKey, LedgerFilter, LedgerGroup, LedgerGroups, LedgerMoney, LedgerRecord,
+    LedgerRows, LedgerStore, LedgerTotals,
+};
 pub use memory::MemoryStore;
 pub use postgres::{PostgresOptions, PostgresStore};
 pub use responses::{

@@ -8,6 +8,7 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod ledger;
 mod responses;
 mod upstreams;
 
@@ -49,6 +50,7 @@ struct State {
     /// Owner and end, by name.
     leases: HashMap<String, (String, UnixMillis)>,
     responses: responses::Responses,
+    ledger: ledger::Ledger,
 }
 
 struct Entry {

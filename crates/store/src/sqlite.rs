@@ -23,6 +23,7 @@ use crate::StoreError;
 mod contexts;
 mod failure;
 mod keys;
+mod ledger;
 mod responses;
 mod rows;
 mod touch;

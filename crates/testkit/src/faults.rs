@@ -13,6 +13,7 @@ use holdfast_store::{
 };
 use tokio::sync::Semaphore;
 
+mod ledger;
 mod responses;
 
 /// What can be interfered with.
@@ -60,6 +61,10 @@ pub enum Operation {
     SweepResponses,
     /// `ResponseStore::responses_usage`.
     ResponsesUsage,
+    /// `LedgerStore::append`.
+    AppendLedger,
+    /// `LedgerStore::query` and `LedgerStore::rows`.
+    QueryLedger,
 }
 
 /// What happens to one call.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast::app::{
-    App, AppOptions, Catalog, Credentials, Isolation, Limits, ModelEntry, ModelSource, RetryPolicy,
-    RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
+    App, AppOptions, Catalog, Credentials, Isolation, LedgerOptions, Limits, ModelEntry,
+    ModelSource, RetryPolicy, RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
 };
 use holdfast::service::Service;
 use holdfast::{keys, server};
@@ -97,6 +97,7 @@ pub struct TestGatewayBuilder {
     routes: Vec<(String, ProfileKind, RouteOptions)>,
     catalog: Catalog,
     salt: [u8; 32],
+    ledger: LedgerOptions,
 }
 
 impl TestGateway {
@@ -110,7 +111,12 @@ impl TestGateway {
         let state_dir = tempfile::tempdir().unwrap();
         let mut engine = EngineOptions::new(PathBuf::new());
         engine.state_dir = Some(state_dir.path().join("state"));
+        let ledger = LedgerOptions {
+            spool_dir: Some(state_dir.path().join("spool")),
+            ..LedgerOptions::default()
+        };
         TestGatewayBuilder {
+            ledger,
             clock: TestClock::default(),
             database: None,
             store: None,
@@ -160,11 +166,19 @@ impl TestGatewayBuilder {
         self
     }
 
-    /// SQLite in this folder instead of memory, and the engine's state beside it.
+    /// SQLite in this folder instead of memory, and the engine's state and the ledger's spool beside it.
     #[must_use]
     pub fn data_dir(mut self, folder: &Path) -> Self {
         self.database = Some(folder.join("holdfast.db"));
         self.engine.state_dir = Some(folder.join("state"));
+        self.ledger.spool_dir = Some(folder.join("spool"));
+        self
+    }
+
+    /// Another way to keep the ledger.
+    #[must_use]
+    pub fn ledger(mut self, change: impl FnOnce(&mut LedgerOptions)) -> Self {
+        change(&mut self.ledger);
         self
     }
 
@@ -283,6 +297,7 @@ impl TestGatewayBuilder {
             routes,
             catalog,
             salt,
+            ledger,
         } = self;
         let is_shared = store.is_some();
         let store: Arc<dyn Store> = match (store, database) {
@@ -326,6 +341,7 @@ impl TestGatewayBuilder {
             upstreams,
             catalog: Arc::new(catalog),
             salt,
+            ledger,
             auth_required,
             ..AppOptions::new(models)
         };

@@ -31,6 +31,9 @@ fn the_documented_commands_are_understood() {
         "holdfast context extend ctx-1 --ttl 3600",
         "holdfast context delete ctx-1 ctx-2",
         "holdfast context fork ctx-1 --at-turn 0 --mode session",
+        "holdfast usage",
+        "holdfast usage --by key,day --from 2026-11-01 --to 1795348800 --project * --csv",
+        "holdfast usage --requests --parquet f",
         "holdfast models list --json",
         "holdfast models pull",
         "holdfast models pull hf:o/r/f.gguf --sha256 00 --name n",
@@ -57,6 +60,8 @@ fn what_can_not_be_meant_is_a_usage_error() {
         "holdfast context delete",
         "holdfast chat --context a --session",
         "holdfast key create --scope everything",
+        "holdfast usage --json --csv",
+        "holdfast usage --requests --by day",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }

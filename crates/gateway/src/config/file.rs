@@ -76,6 +76,8 @@ pub(super) struct File {
     pub(super) contexts: Contexts,
     /// How long and how many responses are kept.
     pub(super) responses: Responses,
+    /// How the record of what was used and what it cost is kept.
+    pub(super) ledger: LedgerTable,
     /// Who may use the server.
     pub(super) auth: Auth,
     /// Loaded model files. Without any: one engine `default` with the default model, unless all models have a `route`.
@@ -161,6 +163,19 @@ pub(super) struct Responses {
     pub(super) per_project_max: Option<Located<u64>>,
     /// Most that they take in one project, bytes. Default: 8589934592 (8 GiB).
     pub(super) bytes_per_project_max: Option<Located<u64>>,
+}
+
+/// How the record of what was used and what it cost is kept.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct LedgerTable {
+    /// How long rows are kept, days. 0: for ever. Default: 400.
+    pub(super) retention_days: Option<Located<u32>>,
+    /// Folder for rows that the database does not have yet, relative to this file. It needs a local disk. Default:
+    /// `spool` in the data directory.
+    pub(super) spool_dir: Option<Located<String>>,
+    /// Most that they take there, MiB. Default: 1024.
+    pub(super) spool_mib_max: Option<Located<u64>>,
 }
 
 /// Rules for contexts.
@@ -301,6 +316,7 @@ impl File {
                 "webhooks" => file.webhooks = tables(value, "webhooks", problems),
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "responses" => file.responses = table(value, "[responses]", problems),
+                "ledger" => file.ledger = table(value, "[ledger]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),
                 "engines" => file.engines = tables(value, "engines", problems),
                 "upstreams" => file.upstreams = tables(value, "upstreams", problems),

@@ -9,14 +9,14 @@ use holdfast_protocol::context::OnTooSmall;
 use tracing_subscriber::EnvFilter;
 
 use super::file::{
-    Auth, CatalogTable, Contexts, EngineTable, File, Located, Log, Responses, Server,
+    Auth, CatalogTable, Contexts, EngineTable, File, LedgerTable, Located, Log, Responses, Server,
 };
 use super::problems::{ConfigErrors, Problems};
 use super::{
     AuthConfig, Config, ContextsConfig, CreateTotalTokens, EngineConfig, Environment, Flags,
     LogConfig, LogFormat, ResponsesConfig, ServerConfig, SharePrefixes,
 };
-use crate::app::Catalog;
+use crate::app::{Catalog, LedgerOptions};
 use crate::keys::{CHOSEN_KEY_CHARACTERS_MIN, Secret, check_chosen};
 use crate::models::ModelReference;
 
@@ -91,6 +91,7 @@ pub(super) fn resolve(
         webhooks: operations::webhooks(&file.webhooks, &scope, &mut problems),
         telemetry: operations::telemetry(&file.telemetry, &scope, &mut problems),
         responses: responses(&file.responses, &mut problems),
+        ledger: ledger(&file.ledger, &server.data_dir, &scope, &mut problems),
         file: path.map(Path::to_path_buf),
         storage: storage(&file.storage, &scope, &mut problems),
         log: log(&file.log, environment, &mut problems),
@@ -275,6 +276,35 @@ fn responses(file: &Responses, problems: &mut Problems) -> ResponsesConfig {
             "bytes_per_project_max",
             1024..=1 << 50,
             8 << 30,
+            problems,
+        ),
+    }
+}
+
+fn ledger(
+    file: &LedgerTable,
+    data_dir: &Path,
+    scope: &Scope<'_>,
+    problems: &mut Problems,
+) -> LedgerOptions {
+    let spool_dir = match &file.spool_dir {
+        Some(path) => scope.folder.join(path.get()),
+        None => data_dir.join("spool"),
+    };
+    LedgerOptions {
+        spool_dir: Some(spool_dir),
+        spool_bytes_max: number(
+            &file.spool_mib_max,
+            "spool_mib_max",
+            1..=1 << 30,
+            1024,
+            problems,
+        ) * MIB,
+        retention_days: number(
+            &file.retention_days,
+            "retention_days",
+            0..=36_500,
+            400,
             problems,
         ),
     }

@@ -504,6 +504,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         keys::<file::Telemetry>(),
         keys::<file::WebhookTable>(),
         keys::<file::Log>(),
+        keys::<file::LedgerTable>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
         keys::<file::EngineTable>(),

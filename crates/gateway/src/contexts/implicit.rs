@@ -25,6 +25,7 @@ use holdfast_store::LivingContext;
 
 use super::{Contexts, Created, new_id, rendered_at};
 use crate::backend::{PrefixContent, PreparedPrefix, TurnSize};
+use crate::ledger::Entry;
 use crate::routing::Model;
 
 /// How long a prefix is kept after its last use when the request does not say, seconds: Anthropic's default.
@@ -522,7 +523,9 @@ impl Contexts {
             ..context
         };
         let is_held = model.backend.implicit().answers_bare;
-        let created = self.establish(model, context, content, prefix).await?;
+        let created = self
+            .establish(model, context, content, prefix, &Entry::none())
+            .await?;
         self.implicit.insert(&LivingContext::from(&created.context));
         Ok((created, is_held))
     }

@@ -190,14 +190,11 @@ pub(super) async fn respond_with(
 ) -> Result<Response, ApiError> {
     let app = Arc::clone(&caller.app);
     let trail = caller.trail.clone();
-    let mut turn = Box::new(RunningTurn::new(
-        app,
-        model,
-        head,
-        trail,
-        caller.deadline,
-        answer,
-    ));
+    let entry = trail.entry.clone();
+    entry.set_answer(&head.id);
+    entry.set_stream(is_stream);
+    let turn = RunningTurn::new(app, model, head, trail, caller.deadline, answer, entry);
+    let mut turn = Box::new(turn);
     if is_stream {
         return Ok(stream_of(turn, writer));
     }

@@ -91,11 +91,12 @@ async fn create(
     body: JsonBody,
 ) -> Result<Response, Failure> {
     let create = body.decode(openai::decode_create)?;
+    trail.entry.set_requested_model(&create.model);
     let model = app.models.resolve(&create.model)?;
     trail.set_model(&model.entry.name);
     let created = app
         .contexts
-        .create(&principal.project, model, create, surface)
+        .create(&principal.project, model, create, surface, &trail.entry)
         .await?;
     Ok(reply::json(encode_created(&app, &created)))
 }
@@ -236,11 +237,15 @@ pub(super) async fn delete(
 pub(super) async fn fork(
     State(app): State<Arc<App>>,
     Extension(principal): Extension<Principal>,
+    Extension(trail): Extension<Trail>,
     ContextPath(id): ContextPath,
     body: JsonBody,
 ) -> Result<Response, Failure> {
     let fork = body.decode(openai::decode_fork)?;
-    let created = app.contexts.fork(&principal.project, &id, &fork).await?;
+    let created = app
+        .contexts
+        .fork(&principal.project, &id, &fork, &trail.entry)
+        .await?;
     Ok(reply::json(encode_created(&app, &created)))
 }
 

@@ -107,11 +107,18 @@ pub(super) async fn call(
         }
         Target::CreateCached => {
             let create = body.decode(|bytes| client::decode_create(bytes, app.now()))?;
+            caller.trail.entry.set_requested_model(&create.model);
             let model = app.models.resolve(&create.model)?;
             caller.trail.set_model(&model.entry.name);
             let created = app
                 .contexts
-                .create(&project, model, create, CreateSurface::Google)
+                .create(
+                    &project,
+                    model,
+                    create,
+                    CreateSurface::Google,
+                    &caller.trail.entry,
+                )
                 .await?;
             Ok(reply::json(client::encode_cached_content(
                 &created.context,

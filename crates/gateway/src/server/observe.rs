@@ -19,6 +19,7 @@ use hyper::body::{Frame, SizeHint};
 use rand::RngExt;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::kinds::{kind_of, surface_of};
 use super::reply;
 use super::surface::Surface;
 use crate::admission::{Admitted, Shed};
@@ -26,6 +27,7 @@ use crate::app::{App, Limits};
 use crate::auth::Principal;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
+use crate::ledger::{self, Entry};
 use crate::telemetry::{self, RequestSpan, Trace};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -40,12 +42,14 @@ pub(super) const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The status of a request whose client left before there was an answer.
 const CLIENT_GONE: u16 = 499;
 
-/// What handlers add to the log line.
+/// What handlers add to the log line and to the ledger.
 #[derive(Debug, Clone)]
 pub(super) struct Trail {
     request_id: Arc<str>,
     started: Instant,
     trace: Option<Trace>,
+    /// The request's row in the ledger.
+    pub(super) entry: Entry,
     notes: Arc<Mutex<Notes>>,
 }
 
@@ -65,6 +69,7 @@ pub(super) struct Deadline(pub(super) tokio::time::Instant);
 impl Trail {
     /// Notes who asks.
     pub(super) fn set_principal(&self, principal: &Principal) {
+        self.entry.set_principal(principal);
         let mut notes = self.notes();
         notes.project = Some(principal.project.clone());
         notes.key_id = Some(principal.key_id.clone());
@@ -94,6 +99,7 @@ impl Trail {
 
     /// Notes which configured model answers.
     pub(super) fn set_model(&self, model: &str) {
+        self.entry.set_model(model);
         self.notes().model = Some(model.to_owned());
     }
 
@@ -118,10 +124,12 @@ pub(super) async fn observe(
         .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
     let span = span(&app, request.headers(), method, &route);
     let trace = span.as_ref().map(RequestSpan::trace);
+    let request_id_text = request_id.to_str().unwrap_or_default();
     let trail = Trail {
-        request_id: request_id.to_str().unwrap_or_default().into(),
+        request_id: request_id_text.into(),
         started: Instant::now(),
         trace: trace.clone(),
+        entry: entry(&app, &request, &route, request_id_text),
         notes: Arc::default(),
     };
     let mut record = Record {
@@ -156,6 +164,13 @@ pub(super) async fn observe(
         )),
     };
 
+    let status = response.status().as_u16();
+    match response.extensions().get::<ApiError>() {
+        Some(error) => record.trail.entry.fail(error),
+        None if status >= 400 => record.trail.entry.fail_with("error", status),
+        // How it ends is known when its body has.
+        None => {}
+    }
     let mut response = reply::in_dialect(surface, response);
     record.status = response.status().as_u16();
     let headers = response.headers_mut();
@@ -176,6 +191,19 @@ pub(super) async fn observe(
             (permit, admitted),
             delivery,
         ))
+    })
+}
+
+/// The row of a request that has one.
+fn entry(app: &App, request: &Request, route: &str, request_id: &str) -> Entry {
+    let Some(kind) = kind_of(request.method(), route, request.uri().path()) else {
+        return Entry::none();
+    };
+    app.ledger.begin(ledger::Request {
+        kind,
+        surface: surface_of(request.uri(), request.headers(), route),
+        endpoint: route.to_owned(),
+        id: request_id.to_owned(),
     })
 }
 
@@ -229,6 +257,7 @@ impl Drop for Record {
         if let Some(span) = self.span.take() {
             span.end(self.status);
         }
+        self.trail.entry.cancel();
         let notes = self.trail.notes();
         self.events.request_finished(&RequestFacts {
             method: self.method,
@@ -281,6 +310,8 @@ impl ObservedBody {
 
     fn ended(&mut self) {
         self.record.is_complete = true;
+        // Answers of models have their rows already, with what is known at their ends.
+        self.record.trail.entry.complete();
         if let Some(delivery) = &self.delivery {
             delivery.written();
         }

@@ -10,7 +10,7 @@ use holdfast_protocol::dialect::openai::wire;
 
 use super::{
     admin, chat, contexts, estimate, google, messages, models, passthrough, reload, responses,
-    status,
+    status, usage,
 };
 
 #[derive(OpenApi)]
@@ -55,6 +55,8 @@ use super::{
         passthrough::audio_speech,
         passthrough::audio_transcriptions,
         passthrough::audio_translations,
+        usage::usage,
+        usage::requests,
         models::list,
         models::get,
         admin::create_key,
@@ -73,6 +75,7 @@ use super::{
         (name = "gemini"),
         (name = "responses"),
         (name = "passed through", description = "Sent to a model's upstream as they come, but for the model's name; the answer comes back as it is. What the fields are is the provider's business."),
+        (name = "usage", description = "One row for each request, kept durably."),
         (name = "models"),
         (name = "admin", description = "Needs a key with the scope `admin`."),
         (name = "operations", description = "Needs no key."),

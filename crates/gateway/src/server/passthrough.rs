@@ -167,6 +167,7 @@ async fn pass(caller: Caller, path: RawPath, body: PassedBody) -> Result<Respons
 /// The model that a request names, and the request.
 fn find(caller: &Caller, body: &PassedBody) -> Result<(Arc<Model>, RawBody), ApiError> {
     let body = body.read()?;
+    caller.trail.entry.set_requested_model(body.model());
     let model = Arc::clone(caller.app.models.resolve(body.model())?);
     caller.trail.set_model(&model.entry.name);
     Ok((model, body))
@@ -179,12 +180,16 @@ async fn send(
     body: RawBody,
 ) -> Result<Response, ApiError> {
     let work = RawWork {
+        project: caller.principal.project.clone(),
+        entry: caller.trail.entry.clone(),
         path,
         body,
         model: model.entry.name.clone(),
         deadline: caller.deadline.0,
     };
-    Ok(response(model.backend.pass_through(work).await?))
+    let response = response(model.backend.pass_through(work).await?);
+    caller.trail.entry.set_stream(is_stream(response.headers()));
+    Ok(response)
 }
 
 /// Text completions of the embedded engine.
@@ -225,13 +230,16 @@ fn response(answer: RawAnswer) -> Response {
             own.insert(name, value.clone());
         }
     }
-    let is_stream = own
-        .get(CONTENT_TYPE)
-        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
-    if is_stream {
+    if is_stream(own) {
         chat::mark_stream(own);
     }
     response
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"))
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {

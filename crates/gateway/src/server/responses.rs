@@ -73,6 +73,9 @@ async fn create_on(surface: Surface, caller: Caller, body: JsonBody) -> Result<R
     let app = Arc::clone(&caller.app);
     let project = caller.principal.project.clone();
     let request = body.decode(|_| client::decode_request(&body.bytes, surface, app.now()))?;
+    if let Some(name) = &request.chat.model {
+        caller.trail.entry.set_requested_model(name);
+    }
     let mut earlier = match (&request.previous_response_id, &request.conversation) {
         (Some(id), _) => app.responses.after_response(&project, id).await?,
         (None, Some(id)) => app.responses.after_conversation(&project, id).await?,
@@ -100,6 +103,7 @@ async fn create_on(surface: Surface, caller: Caller, body: JsonBody) -> Result<R
         }
         (None, None) => return Err(ApiError::missing("model").into()),
     };
+    caller.trail.set_model(&model.entry.name);
     let is_embedded = matches!(model.entry.source, ModelSource::Engine(_));
     let cache = &mut request.chat.cache;
     if request.chat.context_id.is_some() {

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::reply;
 use crate::app::{App, ModelSource};
+use crate::ledger::LedgerState;
 
 /// The store has so long to answer.
 const STORE_PATIENCE: Duration = Duration::from_secs(2);
@@ -23,7 +24,7 @@ pub(super) async fn health() -> Response {
 
 /// Whether requests can be served
 ///
-/// The store answers and every engine runs.
+/// The store answers, every engine runs, and the ledger has room.
 #[utoipa::path(
     get,
     path = "/readyz",
@@ -50,12 +51,18 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         })
         .map(|model| model.entry.name.as_str())
         .collect();
-    let is_ready = store == "ok" && stopped.is_empty();
+    let ledger = app.ledger.state();
+    let is_ready = store == "ok" && stopped.is_empty() && ledger != LedgerState::Full;
     let body = json!({
         "status": if is_ready { "ok" } else { "not ready" },
         "store": store,
         "engines": if stopped.is_empty() { "ok" } else { "stopped" },
         "stopped_models": stopped,
+        "ledger": match ledger {
+            LedgerState::Ok => "ok",
+            LedgerState::Behind => "behind",
+            LedgerState::Full => "full",
+        },
     });
     let mut response = reply::json(body.to_string().into());
     if !is_ready {

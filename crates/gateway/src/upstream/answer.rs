@@ -17,6 +17,7 @@ use holdfast_store::{Account, AccountChange, HandleRecord};
 use rust_decimal::Decimal;
 
 use super::accounts::trillionths;
+use super::billing::{self, Payer};
 use super::estimate;
 use super::limiter::Permit;
 use super::transport::Reply;
@@ -52,6 +53,8 @@ pub(super) enum Sent {
 pub(super) struct Settlement {
     pub(super) shared: Arc<Shared>,
     pub(super) target: Arc<Target>,
+    /// Whose request it is.
+    pub(super) payer: Payer,
     /// The context and what was sent for it.
     pub(super) context: Option<(Context, Sent)>,
     /// Of the whole prompt, tokens, for answers whose usage never comes.
@@ -96,6 +99,8 @@ pub(super) struct Attempt(Option<Settlement>);
 
 impl Attempt {
     pub(super) fn new(settlement: Settlement) -> Self {
+        let target = &settlement.target;
+        settlement.payer.entry.asks(target.name(), &target.model);
         Attempt(Some(settlement))
     }
 
@@ -380,6 +385,8 @@ impl Settlement {
         self.shared
             .events
             .upstream_usage(&self.target, "chat", &usage, source == Source::Provider);
+        let money = self.money(&usage, charged_usd);
+        self.bill(&usage, source, money.as_ref());
         let receipt = self.context.as_ref().map(|(context, sent)| {
             let facts = Facts {
                 usage: &usage,
@@ -388,8 +395,8 @@ impl Settlement {
                 is_cache_reported: cache_reported,
             };
             let mut receipt = self.receipt(context, sent, facts);
-            receipt.money = self.money(sent, &usage, charged_usd);
-            self.account(context, sent, &usage, &receipt);
+            self.account(context, &usage, &receipt, money.as_ref());
+            receipt.money = money.map(|money| self.with_making(sent, money));
             match (response_id, self.chain_expires_at) {
                 (Some(name), Some(expires_at)) => self.shared.handles.chain(HandleRecord {
                     context: context.id.clone(),
@@ -462,11 +469,13 @@ impl Settlement {
         self.shared
             .events
             .upstream_usage(&self.target, "chat", &usage, false);
+        let money = self.money(&usage, None);
+        self.bill(&usage, Source::Estimate, money.as_ref());
         if let Some((context, sent)) = &self.context {
             let mut receipt = self.receipt(context, sent, Facts::estimated(&usage));
             receipt.reason = Some(why.to_owned());
-            receipt.money = self.money(sent, &usage, None);
-            self.account(context, sent, &usage, &receipt);
+            self.payer.entry.set_receipt(&receipt);
+            self.account(context, &usage, &receipt, money.as_ref());
         }
     }
 
@@ -500,11 +509,12 @@ impl Settlement {
         self.shared
             .events
             .upstream_usage(&self.target, "chat", &usage, false);
-        let (Some((context, _)), Some(price)) = (&self.context, self.target.price(&self.shared))
-        else {
+        let money = billing::spent(&self.shared, &self.target, &usage);
+        self.bill(&usage, Source::Estimate, money.as_ref());
+        let (Some((context, _)), Some(money)) = (&self.context, money) else {
             return;
         };
-        let cost = trillionths(price.cost(&usage));
+        let cost = trillionths(money.cost);
         self.shared.accounts.add(AccountChange {
             context: context.id.clone(),
             add: Account {
@@ -515,10 +525,16 @@ impl Settlement {
                 saved: -cost,
                 ..Account::default()
             },
-            currency: price.currency.to_string(),
+            currency: money.currency,
             home: None,
             last_used_at: None,
         });
+    }
+
+    fn bill(&self, usage: &BilledUsage, source: Source, money: Option<&Money>) {
+        let context = self.context.as_ref().map(|(context, _)| context);
+        let charge = billing::charge(usage, source, money);
+        billing::bill(&self.shared, &self.target, &self.payer, context, &charge);
     }
 
     /// What can be said when the answer begins, where that can't change any more.
@@ -625,29 +641,31 @@ impl Settlement {
         }
     }
 
-    fn money(
-        &self,
-        sent: &Sent,
-        usage: &BilledUsage,
-        charged_usd: Option<Decimal>,
-    ) -> Option<Money> {
-        let price = self.target.price(&self.shared)?;
-        let making = self.making(sent);
-        let baseline = price.baseline(usage);
-        let (chat, source) = match charged_usd {
-            Some(charged) if price.currency.as_str() == "USD" => (charged, Source::Provider),
-            _ => (price.cost(usage), Source::Estimate),
-        };
-        let cost = chat + making;
-        Some(Money {
-            saved: baseline - cost,
-            cost,
-            currency: price.currency.to_string(),
-            source,
+    /// What the answer itself cost and saved.
+    fn money(&self, usage: &BilledUsage, charged_usd: Option<Decimal>) -> Option<Money> {
+        let money = billing::priced(&self.shared, &self.target, usage)?;
+        Some(match charged_usd {
+            Some(charged) if money.currency == "USD" => Money {
+                saved: money.saved + money.cost - charged,
+                cost: charged,
+                source: Source::Provider,
+                ..money
+            },
+            _ => money,
         })
     }
 
-    /// What making a handle in this request cost.
+    /// The same with what making a handle in this request cost.
+    fn with_making(&self, sent: &Sent, money: Money) -> Money {
+        let making = self.making(sent);
+        Money {
+            cost: money.cost + making,
+            saved: money.saved - making,
+            ..money
+        }
+    }
+
+    /// What making a handle in this request cost. It was put on the account, and in the ledger, when the handle was made.
     fn making(&self, sent: &Sent) -> Decimal {
         match (sent, self.target.price(&self.shared)) {
             (
@@ -660,11 +678,14 @@ impl Settlement {
         }
     }
 
-    fn account(&self, context: &Context, sent: &Sent, usage: &BilledUsage, receipt: &Receipt) {
+    fn account(
+        &self,
+        context: &Context,
+        usage: &BilledUsage,
+        receipt: &Receipt,
+        money: Option<&Money>,
+    ) {
         let count = |status| u64::from(receipt.status == status);
-        let money = receipt.money.as_ref();
-        // It was put on the account when the handle was made.
-        let making = self.making(sent);
         self.shared.accounts.add(AccountChange {
             context: context.id.clone(),
             add: Account {
@@ -677,8 +698,8 @@ impl Settlement {
                 cache_read_tokens: usage.cache_read_tokens,
                 cache_write_tokens: usage.cache_writes.total(),
                 output_tokens: usage.output_tokens,
-                cost: money.map_or(0, |money| trillionths(money.cost - making)),
-                saved: money.map_or(0, |money| trillionths(money.saved + making)),
+                cost: money.map_or(0, |money| trillionths(money.cost)),
+                saved: money.map_or(0, |money| trillionths(money.saved)),
                 ..Account::default()
             },
             currency: money

@@ -18,6 +18,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use super::route::plan;
 use super::{Shared, Target, UpstreamPrefix};
 use crate::app::{Clock, Store};
+use crate::ledger::Entry;
 
 /// A copy that ends so soon is not used any more: the request could arrive after its end.
 const MARGIN_MS: i64 = 10_000;
@@ -115,6 +116,7 @@ impl Handles {
         target: &Arc<Target>,
         prefix: &Arc<UpstreamPrefix>,
         stale: Option<&str>,
+        entry: &Entry,
     ) -> Result<Ensured, Failure> {
         if let Some(record) = self.find(context, target, stale).await {
             return Ok(Ensured { record, made: None });
@@ -127,12 +129,19 @@ impl Handles {
         }
         let shared = Arc::clone(shared);
         let (context, target, prefix) = (context.clone(), Arc::clone(target), Arc::clone(prefix));
-        let stale = stale.map(str::to_owned);
+        let (stale, entry) = (stale.map(str::to_owned), entry.clone());
         // On a task of its own: a copy that is being made must be remembered also when nobody waits for it any more.
         let task = shared.tasks.clone().spawn(async move {
             let handles = &shared.handles;
             handles
-                .ensure_alone(&shared, &context, &target, &prefix, stale.as_deref())
+                .ensure_alone(
+                    &shared,
+                    &context,
+                    &target,
+                    &prefix,
+                    stale.as_deref(),
+                    &entry,
+                )
                 .await
         });
         task.await.unwrap_or_else(|_| {
@@ -150,12 +159,13 @@ impl Handles {
         target: &Arc<Target>,
         prefix: &Arc<UpstreamPrefix>,
         stale: Option<&str>,
+        entry: &Entry,
     ) -> Result<Ensured, Failure> {
         let key = (context.id.clone(), target.place.clone());
         let own = Arc::clone(lock(&self.making).entry(key.clone()).or_default());
         let guard = own.lock_owned().await;
         let result = self
-            .ensure_locked(shared, context, target, prefix, stale)
+            .ensure_locked(shared, context, target, prefix, stale, entry)
             .await;
         drop(guard);
         if self.ends_making(&key)
@@ -190,6 +200,7 @@ impl Handles {
         target: &Arc<Target>,
         prefix: &Arc<UpstreamPrefix>,
         stale: Option<&str>,
+        entry: &Entry,
     ) -> Result<Ensured, Failure> {
         let again = stale.is_some() || self.knows_any(context, target).await;
         if let Some(record) = self.find(context, target, stale).await {
@@ -205,7 +216,7 @@ impl Handles {
         // Whoever had the lease before may have made one.
         let made = match self.find(context, target, stale).await {
             Some(record) => Ok(Ensured { record, made: None }),
-            None => match self.make(shared, context, target, prefix).await {
+            None => match self.make(shared, context, target, prefix, entry).await {
                 Ok((record, usage)) => Ok(Ensured {
                     record,
                     made: Some(Made { usage, again }),
@@ -257,6 +268,7 @@ impl Handles {
         context: &Context,
         target: &Arc<Target>,
         prefix: &UpstreamPrefix,
+        entry: &Entry,
     ) -> Result<(HandleRecord, Option<BilledUsage>), Failure> {
         let now = (self.clock)();
         let ttl_seconds = life_seconds(context, target, now);
@@ -300,7 +312,7 @@ impl Handles {
         if let Some(usage) = &held.usage {
             shared.events.upstream_usage(target, "create", usage, true);
         }
-        plan::charge_handle(shared, target, context, &record, held.usage.as_ref());
+        plan::charge_handle(shared, target, context, &record, held.usage.as_ref(), entry);
         shared.events.handle_made(target);
         Ok((record, held.usage))
     }
@@ -479,7 +491,11 @@ impl Handles {
     }
 
     /// One round of dropping at one place; answers whether there may be more to do at once.
-    pub(super) async fn drop_doomed(&self, target: &Arc<Target>) -> Result<bool, StoreError> {
+    pub(super) async fn drop_doomed(
+        &self,
+        shared: &Shared,
+        target: &Arc<Target>,
+    ) -> Result<bool, StoreError> {
         // Two rounds at once would both tell the upstream.
         let _round = target.learnt.dropping.lock().await;
         let doomed = self
@@ -488,7 +504,7 @@ impl Handles {
             .await?;
         let is_full = doomed.len() == ROUND_MAX as usize;
         let mut drops = futures_util::stream::iter(doomed)
-            .map(|record| async move { self.drop_one(target, &record).await })
+            .map(|record| async move { self.drop_one(shared, target, &record).await })
             .buffer_unordered(CALLS_AT_ONCE);
         let mut dropped = 0;
         while let Some(is_gone) = drops.next().await {
@@ -498,7 +514,12 @@ impl Handles {
     }
 
     /// Answers whether the copy is gone.
-    async fn drop_one(&self, target: &Target, record: &HandleRecord) -> Result<bool, StoreError> {
+    async fn drop_one(
+        &self,
+        shared: &Shared,
+        target: &Target,
+        record: &HandleRecord,
+    ) -> Result<bool, StoreError> {
         if let Some(call) = target.dialect.encode_drop(&record.name)
             && let Err(failure) = target.call(call).await
         {
@@ -515,6 +536,7 @@ impl Handles {
                 return Ok(false);
             }
         }
+        shared.storage.ends(shared, target, record).await;
         self.store
             .remove_handle(&record.place, &record.name)
             .await?;

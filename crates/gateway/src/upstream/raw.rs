@@ -9,21 +9,24 @@ use holdfast_protocol::ApiError;
 use holdfast_protocol::provider::RawPath;
 use holdfast_protocol::raw::UsageWatch;
 use holdfast_protocol::upstream::{Failure, FailureKind};
+use holdfast_protocol::usage::Source;
 use reqwest::header::CONTENT_TYPE;
 use tokio::time::Instant;
 
+use super::billing::{self, Payer};
 use super::limiter::Permit;
 use super::transport::Reply;
 use super::{Shared, Target};
 use crate::backend::RawAnswer;
+use crate::ledger::Entry;
 
 /// What is needed to count an answer.
 pub(super) struct RawSettlement {
     pub(super) shared: Arc<Shared>,
     pub(super) target: Arc<Target>,
     pub(super) path: RawPath,
-    /// Name of the configured model.
-    pub(super) model: String,
+    /// Whose request it is.
+    pub(super) payer: Payer,
 }
 
 /// An answer under way. However it ends, what it has said of its usage is counted.
@@ -34,6 +37,7 @@ pub(super) struct Passing {
     watch: UsageWatch,
     until: Instant,
     settlement: Option<RawSettlement>,
+    entry: Entry,
     /// Given back with the answer's end.
     _permit: Permit,
 }
@@ -53,6 +57,7 @@ impl Passing {
             reply,
             first: Some(first),
             until,
+            entry: settlement.payer.entry.clone(),
             settlement: Some(settlement),
             _permit: permit,
         }
@@ -87,12 +92,15 @@ impl Passing {
                     ))
                 })?,
         };
-        if let Some(bytes) = &bytes {
-            self.watch.push(bytes);
-            if self.watch.is_over() {
-                // Whoever has read the answer finds it counted.
-                self.settle();
+        // Whoever has read the answer finds it counted.
+        match &bytes {
+            Some(bytes) => {
+                self.watch.push(bytes);
+                if self.watch.is_over() {
+                    self.settle();
+                }
             }
+            None => self.settle(),
         }
         Ok(bytes)
     }
@@ -108,7 +116,12 @@ impl Passing {
                 "an upstream's answer broke off"
             );
         }
-        failure.to_api_error()
+        let error = failure.to_api_error();
+        let entry = self.entry.clone();
+        // What has been said of its usage up to here is charged for.
+        self.settle();
+        entry.fail(&error);
+        error
     }
 
     fn settle(&mut self) {
@@ -116,7 +129,7 @@ impl Passing {
             shared,
             target,
             path,
-            model,
+            payer,
         }) = self.settlement.take()
         else {
             return;
@@ -128,7 +141,15 @@ impl Passing {
         let is_reported = usage.fresh_tokens().is_some();
         let events = &shared.events;
         events.upstream_usage(&target, path.as_str(), &usage, is_reported);
-        events.chat_finished(&model, &usage.to_usage(), None);
+        events.chat_finished(&payer.model, &usage.to_usage(), None);
+        let money = billing::priced(&shared, &target, &usage);
+        let source = if is_reported {
+            Source::Provider
+        } else {
+            Source::Estimate
+        };
+        let charge = billing::charge(&usage, source, money.as_ref());
+        billing::bill(&shared, &target, &payer, None, &charge);
     }
 }
 

@@ -29,6 +29,7 @@ use holdfast_protocol::{ApiError, ContextId, ErrorKind, UnixMillis, Usage};
 use rand::RngExt;
 
 use super::answer::{Attempt, Running, Settlement, whole_decoder};
+use super::billing::Payer;
 use super::breaker::Gate;
 use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
@@ -37,6 +38,7 @@ use crate::backend::{
     Answer, AnsweredBy, Backend, ChatWork, HeldPrefix, ImplicitRules, PrefixContent,
     PrefixEstimate, PrefixState, PreparedPrefix, RawAnswer, RawWork, TurnSize,
 };
+use crate::ledger::Entry;
 use plan::Plan;
 use turns::permit;
 
@@ -204,6 +206,11 @@ impl RouteBackend {
         Settlement {
             shared: Arc::clone(&self.shared),
             target: Arc::clone(target),
+            payer: Payer {
+                entry: work.entry.clone(),
+                project: work.project.clone(),
+                model: work.model.clone(),
+            },
             context: context.map(|context| (context, plan.sent.clone())),
             input_estimate: input_estimate(work),
             started_at,
@@ -381,6 +388,7 @@ impl Backend for RouteBackend {
         &self,
         context: &Context,
         prefix: &PreparedPrefix,
+        entry: &Entry,
     ) -> Result<HeldPrefix, ApiError> {
         let upstream_prefix = prefix.upstream()?;
         let mut held = HeldPrefix {
@@ -412,12 +420,14 @@ impl Backend for RouteBackend {
             if !is_eager || target.upstream.breaker.gate() != Gate::Open {
                 return Ok(held);
             }
+            entry.asks(target.name(), &target.model);
             match plan::hold(
                 &self.shared,
                 target,
                 context,
                 upstream_prefix,
                 UseKind::Create,
+                entry,
             )
             .await
             {

@@ -14,6 +14,7 @@ mod errors;
 mod expiry;
 mod fork;
 mod idempotency;
+mod ledger;
 mod limits;
 mod openapi;
 mod operations;

@@ -39,6 +39,8 @@ async fn the_document_describes_the_api() {
         ("/v1/context/{id}/fork", "post"),
         ("/v1/chat/completions", "post"),
         ("/v1/context/chat/completions", "post"),
+        ("/v1/usage", "get"),
+        ("/v1/usage/requests", "get"),
         ("/v1/models", "get"),
         ("/admin/v1/keys", "post"),
         ("/metrics", "get"),

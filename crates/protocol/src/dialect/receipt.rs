@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::price::Decimal;
-use crate::usage::{Money, Receipt, Source};
+use crate::usage::{Money, Receipt};
 
 /// What the context did for a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
@@ -72,24 +72,13 @@ pub(super) fn context_cache(receipt: &Receipt) -> ContextCacheBody {
         cached_tokens: receipt.cached_tokens,
         written_tokens: receipt.written_tokens,
         saved_tokens: receipt.cached_tokens,
-        source: source_word(receipt.source),
+        source: receipt.source.as_str(),
         first_token_ms: receipt.first_token_ms,
         upstream: receipt.upstream.clone(),
         origin: receipt.origin.map(|origin| origin.as_str()),
         cost: money(|money| money.cost),
         saved: money(|money| money.saved),
         currency: receipt.money.as_ref().map(|money| money.currency.clone()),
-        money_source: receipt
-            .money
-            .as_ref()
-            .map(|money| source_word(money.source)),
-    }
-}
-
-fn source_word(source: Source) -> &'static str {
-    match source {
-        Source::Provider => "provider",
-        Source::Engine => "engine",
-        Source::Estimate => "estimate",
+        money_source: receipt.money.as_ref().map(|money| money.source.as_str()),
     }
 }

@@ -23,6 +23,11 @@ async fn responses_conform() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn ledger_conforms() {
+    conformance::ledger(&MemoryStore::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn indexes_are_empty_when_all_contexts_are_gone() {
     let store = MemoryStore::new();
     conformance::contexts(&store).await;

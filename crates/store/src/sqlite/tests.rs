@@ -59,6 +59,11 @@ async fn responses_conform() {
     conformance::responses(&opened().await.1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_conforms() {
+    conformance::ledger(&opened().await.1).await;
+}
+
 #[tokio::test]
 async fn reopening_keeps_everything() {
     let (_directory, path) = directory();

@@ -11,17 +11,19 @@ use futures_util::stream::BoxStream;
 use holdfast_protocol::chat::{ChatEvent, ChatHead, ChatResponse, FinishReason, ToolChoice};
 use holdfast_protocol::collect::ResponseBuilder;
 use holdfast_protocol::compose::{ComposedRequest, check_model, compose};
+use holdfast_protocol::usage::BilledUsage;
 use holdfast_protocol::{ApiError, ChatRequest, ErrorKind, Message, Receipt, Usage};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::time::Instant;
 
 use super::{Caller, Deadline, Keep, Trail};
-use crate::app::App;
+use crate::app::{App, ModelSource};
 use crate::auth::Principal;
 use crate::backend::{Answer, ChatWork};
 use crate::contexts::{Attached, OpenContext};
 use crate::idempotency::{Delivery, Fingerprint, Recorder};
+use crate::ledger::{Charge, Entry};
 use crate::routing::Model;
 use crate::telemetry::Operation;
 
@@ -70,6 +72,9 @@ pub(super) struct RunningTurn {
     deadline: Instant,
     response: Option<Arc<ChatResponse>>,
     is_over: bool,
+    entry: Entry,
+    /// Pieces of text that the embedded engine has given: about as many as tokens.
+    pieces: u64,
 }
 
 /// What the end of a turn needs of its context.
@@ -104,9 +109,17 @@ pub(super) async fn begin(
         headers: _,
     } = caller;
     let mut request = request;
+    let entry = trail.entry.clone();
+    entry.set_stream(request.stream);
+    if let Some(name) = &request.model {
+        entry.set_requested_model(name);
+    }
     let attached = attach(&app, &principal, &mut request).await?;
     let (model, open) = resolve(&app, &principal.project, &request).await?;
     trail.set_model(&model.entry.name);
+    if let Some(open) = &open {
+        entry.set_context(open.context.id.as_str());
+    }
 
     let mut recorder = None;
     if let (Some(open), Some(id)) = (&open, &request.context_id)
@@ -115,6 +128,8 @@ pub(super) async fn begin(
         let fingerprint = Fingerprint::new(id, sent.idempotency_key.as_deref(), &sent.body);
         if let Some(lost) = app.replays.find(&fingerprint, &delivery, app.now())? {
             app.events.answer_replayed();
+            entry.set_answer(&lost.id);
+            entry.replayed();
             return Ok(Begun::Repeated(lost));
         }
         recorder = Some(app.replays.recorder(fingerprint, delivery));
@@ -135,6 +150,7 @@ pub(super) async fn begin(
             .clone()
             .unwrap_or_else(|| model.entry.name.clone()),
     };
+    entry.set_answer(&head.id);
     let dropped_messages = composed.dropped_messages;
     let new = if open.as_ref().is_some_and(OpenContext::is_session) {
         composed.new.clone()
@@ -143,6 +159,8 @@ pub(super) async fn begin(
     };
     let work = ChatWork {
         project: principal.project,
+        model: model.entry.name.clone(),
+        entry: entry.clone(),
         prefix: open.as_ref().map(|open| open.chat_prefix(&composed)),
         rendered_at: open
             .as_ref()
@@ -171,18 +189,17 @@ pub(super) async fn begin(
     if let Some(attached) = &attached {
         attached.settle(&mut answer.usage, answer.receipt.as_mut());
     }
-    Ok(Begun::Running(Box::new(RunningTurn {
-        attached,
-        context: open.map(|open| TurnContext {
-            open,
-            new,
-            dropped_messages,
-            recorder,
-        }),
-        keep,
-        operation,
-        ..RunningTurn::new(app, model, head, trail, deadline, answer)
-    })))
+    let mut turn = RunningTurn::new(app, model, head, trail, deadline, answer, entry);
+    turn.attached = attached;
+    turn.context = open.map(|open| TurnContext {
+        open,
+        new,
+        dropped_messages,
+        recorder,
+    });
+    turn.keep = keep;
+    turn.operation = operation;
+    Ok(Begun::Running(Box::new(turn)))
 }
 
 /// Moves the beginning of a request that names no context into an implicit one, where that is wanted.
@@ -290,9 +307,11 @@ impl RunningTurn {
         trail: Trail,
         deadline: Deadline,
         answer: Answer,
+        entry: Entry,
     ) -> Self {
         app.events
             .chat_answered(&model.entry.name, trail.answer_begins());
+        entry.first_token();
         RunningTurn {
             receipt: answer.receipt,
             usage: answer.usage,
@@ -308,6 +327,8 @@ impl RunningTurn {
             deadline: deadline.0,
             response: None,
             is_over: false,
+            entry,
+            pieces: 0,
             app,
             model,
             head,
@@ -371,10 +392,16 @@ impl RunningTurn {
             match tokio::time::timeout_at(quiet_at.min(self.deadline), self.events.next()).await {
                 Ok(Some(Ok(ChatEvent::Done { usage, receipt }))) => {
                     self.is_over = true;
-                    return self
-                        .settle(usage, receipt)
-                        .await
-                        .map_or_else(Step::Failed, Step::Event);
+                    return match self.settle(usage, receipt).await {
+                        Ok(event) => {
+                            self.entry.complete();
+                            Step::Event(event)
+                        }
+                        Err(error) => {
+                            self.entry.fail(&error);
+                            Step::Failed(error)
+                        }
+                    };
                 }
                 Ok(Some(Ok(event))) => event,
                 Ok(Some(Err(error))) => return self.fail(error),
@@ -394,6 +421,11 @@ impl RunningTurn {
                     };
                 }
             };
+        match &event {
+            ChatEvent::Delta { .. } => self.pieces += 1,
+            ChatEvent::Finish { reason, .. } => self.entry.set_finish_reason(reason.as_str()),
+            ChatEvent::Wire(_) | ChatEvent::Done { .. } => {}
+        }
         if let Some(builder) = &mut self.builder {
             builder.event(&event);
         }
@@ -411,6 +443,8 @@ impl RunningTurn {
             operation.failed(error.kind.status());
         }
         self.events = futures_util::stream::empty().boxed();
+        self.charge_broken();
+        self.entry.fail(&error);
         Step::Failed(error)
     }
 
@@ -426,6 +460,31 @@ impl RunningTurn {
         self.app.contexts.touch(open).await
     }
 
+    /// What the embedded engine has done. Upstreams charge by themselves.
+    fn charge_engine(&self, usage: &Usage) {
+        if !matches!(self.model.entry.source, ModelSource::Engine(_)) {
+            return;
+        }
+        // A row that is written already is of a turn that ended in another way.
+        let _ = self.entry.charge(&Charge::of_engine(BilledUsage {
+            input_tokens: usage.input_tokens,
+            cache_read_tokens: usage.cached_input_tokens,
+            output_tokens: usage.output_tokens,
+            reasoning_tokens: usage.reasoning_tokens,
+            ..BilledUsage::default()
+        }));
+    }
+
+    /// The same for a turn that did not get to its end, as far as it got.
+    fn charge_broken(&self) {
+        if self.builder.is_some() {
+            self.charge_engine(&Usage {
+                output_tokens: self.pieces,
+                ..self.usage
+            });
+        }
+    }
+
     /// Ends the turn: the session remembers it, the expiry moves, the counts are final.
     async fn settle(
         &mut self,
@@ -436,6 +495,10 @@ impl RunningTurn {
         if let Some(attached) = &self.attached {
             attached.settle(&mut usage, receipt.as_mut());
         }
+        if let Some(receipt) = &receipt {
+            self.entry.set_receipt(receipt);
+        }
+        self.charge_engine(&usage);
         let mut commit = None;
         if let Some(TurnContext {
             mut open,
@@ -495,6 +558,14 @@ impl RunningTurn {
         }
         self.response = Some(response);
         Ok(done)
+    }
+}
+
+impl Drop for RunningTurn {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.charge_broken();
+        }
     }
 }
 

@@ -17,6 +17,7 @@ use tokio::time::{Interval, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use super::plan;
+use crate::ledger::Entry;
 use crate::upstream::handles::CALLS_AT_ONCE;
 use crate::upstream::warmth::{Kept, UseKind};
 use crate::upstream::{Shared, Target};
@@ -50,7 +51,8 @@ pub(crate) async fn tend_until(
     let tending = places
         .iter()
         .map(|target| tend_place(&shared, target, ended.clone()));
-    join_all(tending).await;
+    let tidying = tidy_until(&shared, &places, ended.clone());
+    tokio::join!(tidying, join_all(tending));
 }
 
 async fn tend_place(shared: &Arc<Shared>, target: &Arc<Target>, ended: CancellationToken) {
@@ -63,14 +65,20 @@ async fn tend_place(shared: &Arc<Shared>, target: &Arc<Target>, ended: Cancellat
     }
 }
 
+async fn tidy_until(shared: &Shared, places: &[Arc<Target>], ended: CancellationToken) {
+    let mut rounds = Rounds::new(ended);
+    while let Some(round) = rounds.next().await {
+        if round.is_multiple_of(TIDY_ROUNDS) {
+            tidy(shared, places).await;
+        }
+    }
+}
+
 async fn keep_until(shared: &Shared) {
     let mut rounds = Rounds::new(shared.stopping.clone());
     while let Some(round) = rounds.next().await {
         if round.is_multiple_of(STORE_ROUNDS) {
             catch_up(shared).await;
-        }
-        if round.is_multiple_of(TIDY_ROUNDS) {
-            tidy(shared).await;
         }
     }
 }
@@ -108,8 +116,8 @@ impl Rounds {
 /// One round of everything.
 pub(crate) async fn tend(shared: &Arc<Shared>, targets: &[Arc<Target>]) {
     catch_up(shared).await;
-    tidy(shared).await;
     let places = places(targets);
+    tidy(shared, &places).await;
     let tending = places.iter().map(|target| async move {
         keep_warm(shared, target).await;
         tend_handles(shared, target).await;
@@ -131,7 +139,14 @@ async fn catch_up(shared: &Shared) {
     }
 }
 
-async fn tidy(shared: &Shared) {
+/// Forgets what has ended, once it has been charged for to its end.
+async fn tidy(shared: &Shared, places: &[Arc<Target>]) {
+    for target in places {
+        if let Err(error) = shared.storage.accrue(shared, target).await {
+            tracing::debug!(%error, "storage at upstreams is accrued later");
+            return;
+        }
+    }
     if let Err(error) = shared.handles.tidy().await {
         tracing::debug!(%error, "handles can't be tidied now");
     }
@@ -164,7 +179,16 @@ async fn keep_one_warm(shared: &Arc<Shared>, target: &Arc<Target>, kept: Kept, n
         shared.warmth.let_go(&context.id, &target.place);
         return;
     }
-    match plan::hold(shared, target, context, &kept.prefix, UseKind::Ping).await {
+    match plan::hold(
+        shared,
+        target,
+        context,
+        &kept.prefix,
+        UseKind::Ping,
+        &Entry::none(),
+    )
+    .await
+    {
         Ok(_) => shared.events.pinged(target),
         Err(failure) => {
             shared.warmth.let_go(&context.id, &target.place);
@@ -223,7 +247,7 @@ async fn tend_handles(shared: &Arc<Shared>, target: &Arc<Target>) {
 
 async fn drop_doomed(shared: &Shared, target: &Arc<Target>) {
     loop {
-        match shared.handles.drop_doomed(target).await {
+        match shared.handles.drop_doomed(shared, target).await {
             Ok(true) => {}
             Ok(false) => return,
             Err(error) => {
@@ -270,6 +294,7 @@ async fn extend_one(
             plan::add_storage(shared, target, context, tokens, ms);
         }
         Err(failure) if failure.kind == FailureKind::HandleGone => {
+            shared.storage.ends(shared, target, record).await;
             shared.handles.lost(record).await;
         }
         Err(failure) => tracing::debug!(

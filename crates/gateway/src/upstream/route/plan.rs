@@ -11,14 +11,16 @@ use holdfast_protocol::provider::{CacheRules, Caching, ModelRules, UpstreamDiale
 use holdfast_protocol::upstream::{
     Chain, EncodedPrefix, Failure, FailureKind, HandleUse, HoldCall, Markers,
 };
-use holdfast_protocol::usage::BilledUsage;
+use holdfast_protocol::usage::{BilledUsage, Source};
 use holdfast_store::{Account, AccountChange, HandleRecord};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{Refusal, own_words};
 use crate::backend::{ChatWork, PrefixContent};
+use crate::ledger::Entry;
 use crate::upstream::accounts::trillionths;
 use crate::upstream::answer::Sent;
+use crate::upstream::billing;
 use crate::upstream::handles::Ensured;
 use crate::upstream::warmth::{Standing, UseKind};
 use crate::upstream::{Isolation, Shared, Target, UpstreamPrefix};
@@ -196,7 +198,7 @@ impl Plan {
         }
         match shared
             .handles
-            .ensure(shared, context, target, prefix, None)
+            .ensure(shared, context, target, prefix, None, &work.entry)
             .await
         {
             Ok(ensured) => self.take(ensured, |again| {
@@ -256,10 +258,18 @@ impl Plan {
         else {
             return Ok(false);
         };
+        shared.storage.ends(shared, target, &record).await;
         shared.handles.lost(&record).await;
         let ensured = shared
             .handles
-            .ensure(shared, &part.context, target, prefix, Some(&record.name))
+            .ensure(
+                shared,
+                &part.context,
+                target,
+                prefix,
+                Some(&record.name),
+                &work.entry,
+            )
             .await?;
         let is_new = ensured.made.is_some();
         if is_new {
@@ -395,11 +405,12 @@ pub(super) async fn hold(
     context: &Context,
     prefix: &Arc<UpstreamPrefix>,
     use_kind: UseKind,
+    entry: &Entry,
 ) -> Result<Option<u64>, Failure> {
     if target.rules.cache.caching == Caching::Handle {
         let ensured = shared
             .handles
-            .ensure(shared, context, target, prefix, None)
+            .ensure(shared, context, target, prefix, None, entry)
             .await?;
         return Ok(ensured.record.tokens);
     }
@@ -446,7 +457,14 @@ pub(super) async fn hold(
         };
         shared.events.upstream_usage(target, kind, usage, true);
     }
-    charge(shared, target, context, held.usage.as_ref(), use_kind);
+    charge(
+        shared,
+        target,
+        context,
+        held.usage.as_ref(),
+        use_kind,
+        entry,
+    );
     Ok(held.prefix_tokens)
 }
 
@@ -457,25 +475,33 @@ pub(in crate::upstream) fn charge_handle(
     context: &Context,
     record: &HandleRecord,
     usage: Option<&BilledUsage>,
+    entry: &Entry,
 ) {
-    charge(shared, target, context, usage, UseKind::Create);
+    charge(shared, target, context, usage, UseKind::Create, entry);
     charge_storage(shared, target, context, record);
+    shared.storage.made(context, record);
 }
 
-/// Puts what a hold call cost on the context's account.
+/// Puts what a hold call cost on the context's account and in the ledger.
 fn charge(
     shared: &Shared,
     target: &Target,
     context: &Context,
     usage: Option<&BilledUsage>,
     use_kind: UseKind,
+    entry: &Entry,
 ) {
-    let price = target.price(shared);
-    let cost = match (&price, usage) {
-        (Some(price), Some(usage)) => trillionths(price.cost(usage)),
-        _ => 0,
-    };
+    let currency = target
+        .price(shared)
+        .map(|price| price.currency.to_string())
+        .unwrap_or_default();
+    let money = usage.and_then(|usage| billing::spent(shared, target, usage));
+    let cost = money.as_ref().map_or(0, |money| trillionths(money.cost));
     let is_ping = use_kind == UseKind::Ping;
+    if let Some(usage) = usage {
+        let charge = billing::charge(usage, Source::Provider, money.as_ref());
+        billing::bill_copy(shared, target, entry, context, is_ping, &charge);
+    }
     let usage = usage.copied().unwrap_or_default();
     let change = AccountChange {
         context: context.id.clone(),
@@ -490,9 +516,7 @@ fn charge(
             saved: -cost,
             ..Account::default()
         },
-        currency: price
-            .map(|price| price.currency.to_string())
-            .unwrap_or_default(),
+        currency,
         home: (!is_ping).then(|| target.place.clone()),
         last_used_at: None,
     };

@@ -11,6 +11,7 @@ use super::turns::permit;
 use super::{Refusal, RouteBackend};
 use crate::backend::{RawAnswer, RawWork};
 use crate::upstream::Target;
+use crate::upstream::billing::Payer;
 use crate::upstream::raw::{Passing, RawSettlement};
 
 impl RouteBackend {
@@ -27,6 +28,7 @@ impl RouteBackend {
 
     async fn pass_to(&self, target: &Arc<Target>, work: &RawWork) -> Result<RawAnswer, Refusal> {
         let permit = permit(target).await?;
+        work.entry.asks(target.name(), &target.model);
         let timeouts = target.upstream.transport.timeouts();
         let until = work
             .deadline
@@ -55,8 +57,13 @@ impl RouteBackend {
             shared: Arc::clone(&self.shared),
             target: Arc::clone(target),
             path: work.path,
-            model: work.model.clone(),
+            payer: Payer {
+                entry: work.entry.clone(),
+                project: work.project.clone(),
+                model: work.model.clone(),
+            },
         };
+        work.entry.first_token();
         Ok(Passing::new(reply, first, until, settlement, permit).into_answer())
     }
 }

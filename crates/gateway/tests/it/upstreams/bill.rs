@@ -113,6 +113,28 @@ pub(super) fn counted(metrics: &str, source: &str) -> BTreeMap<String, Tokens> {
     all
 }
 
+/// What the ledger says, by upstream.
+pub(super) async fn ledger(client: &TestClient) -> BTreeMap<String, Tokens> {
+    let page = client
+        .get("/v1/usage?group_by=upstream&limit=1000")
+        .await
+        .ok();
+    let groups = page["data"].as_array().unwrap().iter();
+    groups
+        .filter_map(|group| {
+            let name = group["upstream"].as_str()?.to_owned();
+            let count = |field: &str| group[field].as_u64().unwrap();
+            let tokens = [
+                count("fresh_tokens"),
+                count("cached_tokens"),
+                count("cache_write_tokens"),
+                count("output_tokens"),
+            ];
+            Some((name, tokens))
+        })
+        .collect()
+}
+
 /// One of the workers that share the requests among them.
 struct Worker {
     client: TestClient,
@@ -275,7 +297,13 @@ async fn the_ledger_equals_the_bill_over_ten_thousand_requests_with_faults() {
     let metrics = client.get("/metrics").await.text();
     let reported = counted(&metrics, "provider");
     let estimated = counted(&metrics, "estimate");
+    let ledger = ledger(&client).await;
     for (name, emulator) in &emulators {
+        // The ledger has no token less and none more than were counted.
+        let told = reported.get(*name).copied().unwrap_or_default();
+        let guessed = estimated.get(*name).copied().unwrap_or_default();
+        let sum: Tokens = std::array::from_fn(|kind| told[kind] + guessed[kind]);
+        assert_eq!(ledger[*name], sum, "{name}: the ledger");
         let is_chat = |charge: &Charge| charge.kind != "storage";
         let bill = emulator
             .bill()

@@ -15,7 +15,7 @@ use holdfast_emulators::{Charge, Emulator, Family, Fault, UsageFault};
 use holdfast_testkit::{TestClient, TestGateway, upstream};
 use serde_json::{Value, json};
 
-use super::bill::{Tokens, charged, counted};
+use super::bill::{Tokens, charged, counted, ledger};
 use super::{account, ask, document, hold, say, until};
 
 type Provider = (&'static str, Box<dyn Family>, &'static str, &'static str);
@@ -271,6 +271,11 @@ async fn check_accidents(provider: Provider) {
             }
         }
     }
+    // Whatever happened, the ledger's rows have exactly what was counted.
+    let [told, estimated] = scene.counted().await;
+    let sum: Tokens = std::array::from_fn(|kind| told[kind] + estimated[kind]);
+    let ledger = ledger(&scene.client).await;
+    assert_eq!(ledger[scene.upstream], sum, "{}: the ledger", scene.name);
     scene.gateway.stop().await;
 }
 

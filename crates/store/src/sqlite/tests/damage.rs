@@ -163,6 +163,7 @@ async fn an_empty_file_and_a_half_made_one_are_completed() {
         "conversations",
         "responses",
         "response_usage",
+        "ledger",
     ] {
         let statement = format!("DROP TABLE {table}");
         store
