@@ -9,8 +9,9 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::SqliteStore;
 use super::failure::failure;
-use super::rows::{count, integer};
+use super::rows::count;
 use crate::StoreError;
+use crate::columns::integer;
 use crate::ledger::{
     GroupBy, GroupKey, LEDGER_PAGE_MAX, LedgerFilter, LedgerGroup, LedgerGroups, LedgerMoney,
     LedgerRecord, LedgerRows, LedgerStore, LedgerTotals, group_cursor, paged, read_group_cursor,
