@@ -3,7 +3,7 @@
 //! [`contexts`], [`keys`], [`upstreams`], [`responses`] and [`ledger`](fn@ledger) run everything, on a store that nobody else uses; each function also stands alone. They
 //! need a runtime with several threads. Differences between stores, which the suite leaves open:
 //! - `MemoryStore` keeps nothing beyond its own life.
-//! - `SqliteStore` and `PostgresStore` answer `Corrupt` for counts beyond 63 bits.
+//! - `SqliteStore` and `PostgresStore` answer `Corrupt` for counts beyond 63 bits, and for sums of tokens beyond that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -21,6 +21,7 @@ pub mod keys;
 pub mod ledger;
 pub mod lifetime;
 pub mod listing;
+mod numbers;
 pub mod postgres_server;
 pub mod responses;
 pub mod stored;

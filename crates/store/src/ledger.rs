@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::StoreError;
 
+pub(crate) mod statements;
+
 /// Most groups or rows in one page of the ledger.
 pub const LEDGER_PAGE_MAX: u32 = 10_000;
 

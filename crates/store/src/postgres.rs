@@ -22,6 +22,7 @@ mod connect;
 mod contexts;
 mod failure;
 mod keys;
+mod ledger;
 mod reach;
 mod responses;
 mod rows;

@@ -10,6 +10,8 @@ use crate::ledger::{
     GroupBy, GroupKey, LedgerFilter, LedgerGroup, LedgerRecord, LedgerStore, LedgerTotals, words,
 };
 
+pub mod agreement;
+
 const DAY: i64 = 86_400_000;
 
 /// A row of `project` with every field set.

@@ -14,6 +14,7 @@ use crate::{ContextStore, KeyStore};
 
 mod database;
 mod failures;
+mod ledger;
 mod outage;
 mod races;
 

@@ -12,33 +12,18 @@ use super::failure::failure;
 use super::rows::count;
 use crate::StoreError;
 use crate::columns::integer;
+use crate::ledger::statements::{COLUMNS, COUNTS, key_expression};
 use crate::ledger::{
     GroupBy, GroupKey, LEDGER_PAGE_MAX, LedgerFilter, LedgerGroup, LedgerGroups, LedgerMoney,
     LedgerRecord, LedgerRows, LedgerStore, LedgerTotals, group_cursor, paged, read_group_cursor,
     read_row_cursor, row_cursor,
 };
 
-/// What [`record`] reads and [`append_one`] writes.
-const COLUMNS: &str = "id, kind, project, key_id, surface, endpoint, model, requested_model, upstream, upstream_model, \
-     context, answer, request, started_at, first_token_ms, total_ms, stream, outcome, error, finish_reason, \
-     input_tokens, cache_read_tokens, cache_write_5m_tokens, cache_write_30m_tokens, cache_write_1h_tokens, \
-     cache_write_12h_tokens, cache_write_other_tokens, output_tokens, reasoning_tokens, usage_source, cost, saved, \
-     currency, cost_source, cache_status, cache_reason";
-
 /// Sums of many amounts can be more than an integer of SQLite holds, so they are made in two parts.
 const AMOUNT_PART: i128 = 1_000_000_000;
 
-/// What [`totals`] reads.
-const SUMS: &str = "currency, count(key_id) AS requests, \
-     count(CASE WHEN outcome = 'completed' THEN key_id END) AS completed, \
-     count(CASE WHEN outcome = 'cancelled' THEN key_id END) AS cancelled, \
-     count(CASE WHEN outcome = 'failed' THEN key_id END) AS failed, \
-     count(CASE WHEN outcome = 'refused' THEN key_id END) AS refused, \
-     count(CASE WHEN cache_status = 'hit' THEN key_id END) AS hits, \
-     count(CASE WHEN cache_status = 'rebuilt' THEN key_id END) AS rebuilds, \
-     count(CASE WHEN cache_status = 'miss' THEN key_id END) AS misses, \
-     count(CASE WHEN cache_status = 'degraded' THEN key_id END) AS degraded, \
-     count(CASE WHEN usage_source = 'estimate' THEN 1 END) AS estimated, \
+/// What [`totals`] reads beside the counts.
+const SUMS: &str = "currency, \
      sum(input_tokens) AS input_tokens, sum(cache_read_tokens) AS cache_read_tokens, \
      sum(cache_write_5m_tokens) AS cache_write_5m_tokens, sum(cache_write_30m_tokens) AS cache_write_30m_tokens, \
      sum(cache_write_1h_tokens) AS cache_write_1h_tokens, sum(cache_write_12h_tokens) AS cache_write_12h_tokens, \
@@ -79,7 +64,7 @@ impl LedgerStore for SqliteStore {
             query.push(key_expression(*by));
             query.push(format_args!(" AS key_{number}, "));
         }
-        query.push(SUMS);
+        query.push(COUNTS).push(", ").push(SUMS);
         push_filter(&mut query, filter);
         if let Some(after) = after.filter(|after| !after.is_empty()) {
             push_after(&mut query, group_by, after);
@@ -156,7 +141,7 @@ impl LedgerStore for SqliteStore {
     async fn erase_before(&self, time: UnixMillis, limit: u32) -> Result<u64, StoreError> {
         let erased = sqlx::query(
             "DELETE FROM ledger WHERE sequence IN \
-             (SELECT sequence FROM ledger WHERE started_at < ? ORDER BY started_at LIMIT ?)",
+             (SELECT sequence FROM ledger WHERE started_at < ? ORDER BY started_at, id LIMIT ?)",
         )
         .bind(time)
         .bind(limit)
@@ -216,19 +201,6 @@ fn append_one(row: &LedgerRecord) -> Result<QueryBuilder<Sqlite>, StoreError> {
         .push_bind(row.cache_reason.clone());
     query.push(") ON CONFLICT (id) DO NOTHING");
     Ok(query)
-}
-
-/// What a row is grouped by. Rows are of the present, so that times are not negative.
-fn key_expression(by: GroupBy) -> &'static str {
-    match by {
-        GroupBy::Day => "started_at - started_at % 86400000",
-        GroupBy::Hour => "started_at - started_at % 3600000",
-        GroupBy::Project => "project",
-        GroupBy::Key => "coalesce(key_id, '')",
-        GroupBy::Model => "model",
-        GroupBy::Upstream => "coalesce(upstream, '')",
-        GroupBy::Context => "coalesce(context, '')",
-    }
 }
 
 fn push_keys(query: &mut QueryBuilder<Sqlite>, group_by: &[GroupBy]) {

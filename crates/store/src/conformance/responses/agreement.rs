@@ -5,22 +5,12 @@ use holdfast_protocol::UnixMillis;
 use super::conversations::sample_conversation;
 use super::sample_response;
 use crate::conformance::NOW;
+use crate::conformance::numbers::Numbers;
 use crate::{ConversationRecord, HeadChange, MemoryStore, ResponseRecord, ResponseStore};
 
 const PROJECT: &str = "alpha";
 
-/// Numbers that look random and are the same in every run.
-struct Numbers(u64);
-
 impl Numbers {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-
     fn response(&mut self) -> String {
         format!("resp_{}", self.below(40))
     }

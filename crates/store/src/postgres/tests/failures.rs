@@ -3,13 +3,15 @@
 use sqlx::ConnectOptions;
 
 use super::*;
+use crate::conformance::ledger::sample_row;
 use crate::conformance::responses::conversations::sample_conversation;
 use crate::conformance::responses::{sample_continuation, sample_response};
 use crate::{
-    Account, AccountChange, HandleRecord, HeadChange, ItemsChange, ResponseStore, UpstreamStore,
+    Account, AccountChange, HandleRecord, HeadChange, ItemsChange, LedgerStore, ResponseStore,
+    UpstreamStore,
 };
 
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "projects",
     "keys",
     "contexts",
@@ -19,6 +21,7 @@ const TABLES: [&str; 9] = [
     "responses",
     "conversations",
     "turns",
+    "ledger",
 ];
 
 /// Makes every write of a row run `body` at the time of commit.
@@ -62,6 +65,8 @@ async fn filled() -> (PostgresStore, Context) {
     store.insert_conversation(&conversation).await.unwrap();
     let other = sample_conversation("alpha", "conv_2");
     store.insert_conversation(&other).await.unwrap();
+    let row = sample_row("alpha", "1", NOW);
+    store.append(&[row]).await.unwrap();
     (store, context)
 }
 
@@ -109,6 +114,7 @@ async fn write_everything(
         messages: b"[]".to_vec(),
     };
     let key = sample_key("alpha", 1, NOW);
+    let rows = ["2", "3"].map(|id| sample_row("alpha", id, NOW));
     vec![
         ("insert", store.insert(&new, &sample_content()).await),
         ("touch", store.touch("alpha", id, later, NOW).await),
@@ -176,6 +182,11 @@ async fn write_everything(
         (
             "sweep_responses",
             store.sweep_responses(later, 10).await.map(drop),
+        ),
+        ("append", store.append(&rows).await),
+        (
+            "erase_before",
+            store.erase_before(later, 10).await.map(drop),
         ),
     ]
 }

@@ -1,6 +1,7 @@
-//! Responses as in memory, and nothing left over.
+//! Responses and the ledger as in memory, and nothing left over.
 
 use super::*;
+use crate::conformance::ledger::agreement as ledger;
 use crate::conformance::responses::agreement::agrees_with_memory;
 
 #[tokio::test]
@@ -16,4 +17,16 @@ async fn trees_are_as_in_memory_at_every_step() {
     let unneeded = "SELECT count(*) FROM responses WHERE kept = 1 \
                     AND sequence NOT IN (SELECT previous FROM responses WHERE previous IS NOT NULL)";
     assert_eq!(count(&store, unneeded).await, 0);
+}
+
+#[tokio::test]
+async fn the_ledger_is_as_in_memory_at_every_step() {
+    let (_directory, store) = opened().await;
+    ledger::agrees_with_memory(&store, 200).await;
+}
+
+#[tokio::test]
+async fn more_tokens_than_can_be_counted_are_refused() {
+    let (_directory, store) = opened().await;
+    ledger::too_many_tokens_are_refused(&store).await;
 }
