@@ -1,8 +1,7 @@
 //! Who is served when, and what happens to those who leave.
 
-use std::sync::Arc;
-
-use futures_util::FutureExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use holdfast_engine::{EngineError, EngineOptions, GenerateEvent, GenerateRequest};
 use holdfast_protocol::chat::FinishReason;
 
@@ -22,7 +21,7 @@ async fn a_full_queue_refuses_at_once_and_says_when_to_come_back() {
     assert_eq!(engine.status().queue_full_total, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn projects_are_served_in_turn() {
     let engine = tiny(EngineOptions {
         slots: 1,
@@ -34,22 +33,18 @@ async fn projects_are_served_in_turn() {
         choices: 60,
         ..request(None, question(&"x".repeat(4000)))
     };
-    let blocker = engine.generate(lengthy("blocker")).await.unwrap();
-    let finished = Arc::new(std::sync::Mutex::new(Vec::new()));
-    let mut tasks = Vec::new();
-    for project in ["a", "a", "a", "a", "b"] {
+    // One reader for all: whoever has something to read first is read first, however late the reader is.
+    let running = FuturesUnordered::new();
+    for project in ["blocker", "a", "a", "a", "a", "b"] {
         let generation = engine.generate(lengthy(project)).await.unwrap();
-        let finished = Arc::clone(&finished);
-        tasks.push(tokio::spawn(async move {
+        running.push(async move {
             collect(generation).await;
-            finished.lock().unwrap().push(project);
-        }));
+            project
+        });
     }
-    collect(blocker).await;
-    for task in tasks {
-        task.await.unwrap();
-    }
-    let order = finished.lock().unwrap().clone();
+    let order: Vec<&str> = running.collect().await;
+    assert_eq!(order[0], "blocker");
+    let order = &order[1..];
     let place = order.iter().position(|project| *project == "b").unwrap();
     assert!(place <= 1, "project b waited behind project a: {order:?}");
 }
