@@ -708,7 +708,6 @@ async fn print_work(
     }
 
     say("One client, processor time of the gateway for each whole answer, medians:");
-    say("");
     let mut table = Table::new(&["request", "way", "processor time", "above 1 KB, same route"]);
     for (case, work) in gateways.iter().zip(&works) {
         let small = gateways
