@@ -17,6 +17,7 @@ pub mod ledger;
 pub mod memory;
 pub mod postgres;
 pub mod responses;
+mod rows;
 pub mod sqlite;
 pub mod upstreams;
 

@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 
 mod conversations;
-mod rows;
 mod trees;
 
 use super::failure::{Failure, insert_failure};
@@ -19,7 +18,7 @@ use crate::responses::{
     Chain, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
     ResponseUsage,
 };
-use rows::response_columns;
+use crate::rows::responses::{self as rows, response_columns};
 
 #[async_trait]
 impl ResponseStore for PostgresStore {

@@ -11,6 +11,7 @@ use super::failure::failure;
 use crate::columns::{
     expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
 };
+use crate::rows::Columns;
 use crate::{KeyRecord, LivingContext, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
@@ -221,4 +222,34 @@ fn word<T>(
 ) -> Result<T, StoreError> {
     let word: &str = row.try_get(column).map_err(failure)?;
     parse(word).ok_or_else(|| wrong_value(column))
+}
+
+impl Columns for PgRow {
+    fn word(&self, column: &str) -> Result<String, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn optional_word(&self, column: &str) -> Result<Option<String>, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn text(&self, column: &str) -> Result<String, StoreError> {
+        text(self, column)
+    }
+
+    fn bytes(&self, column: &str) -> Result<Vec<u8>, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn number(&self, column: &str) -> Result<i64, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn optional_number(&self, column: &str) -> Result<Option<i64>, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn flag(&self, column: &str) -> Result<bool, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
 }

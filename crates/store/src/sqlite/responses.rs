@@ -7,7 +7,6 @@ use holdfast_protocol::UnixMillis;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
-mod rows;
 mod trees;
 
 use super::SqliteStore;
@@ -19,7 +18,7 @@ use crate::responses::{
     Chain, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
     ResponseUsage,
 };
-use rows::{conversation_columns, head_columns, response_columns};
+use crate::rows::responses::{self as rows, conversation_columns, head_columns, response_columns};
 
 #[async_trait]
 impl ResponseStore for SqliteStore {

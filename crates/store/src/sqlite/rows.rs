@@ -9,6 +9,7 @@ use super::failure::failure;
 use crate::columns::{
     expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
 };
+use crate::rows::Columns;
 use crate::{KeyRecord, LivingContext, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
@@ -180,4 +181,34 @@ fn required<'row>(row: &'row SqliteRow, column: &str) -> Result<&'row str, Store
 
 fn word<T>(row: &SqliteRow, column: &str, parse: fn(&str) -> Option<T>) -> Result<T, StoreError> {
     parse(required(row, column)?).ok_or_else(|| wrong_value(column))
+}
+
+impl Columns for SqliteRow {
+    fn word(&self, column: &str) -> Result<String, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn optional_word(&self, column: &str) -> Result<Option<String>, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn text(&self, column: &str) -> Result<String, StoreError> {
+        self.word(column)
+    }
+
+    fn bytes(&self, column: &str) -> Result<Vec<u8>, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn number(&self, column: &str) -> Result<i64, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn optional_number(&self, column: &str) -> Result<Option<i64>, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
+
+    fn flag(&self, column: &str) -> Result<bool, StoreError> {
+        self.try_get(column).map_err(failure)
+    }
 }

@@ -8,10 +8,10 @@ use sqlx::sqlite::SqliteRow;
 
 use super::SqliteStore;
 use super::failure::failure;
-use super::rows::count;
 use crate::StoreError;
 use crate::columns::{integer, wrong_value};
-use crate::upstreams::{Account, AccountChange, AccountRecord, HandleRecord, UpstreamStore};
+use crate::rows::accounts::account;
+use crate::upstreams::{AccountChange, AccountRecord, HandleRecord, UpstreamStore};
 
 /// What [`handle`] reads, for `concat!`.
 macro_rules! handle_columns {
@@ -268,30 +268,5 @@ fn handle(row: &SqliteRow) -> Result<HandleRecord, StoreError> {
         dropped_messages: row.try_get("dropped_messages").map_err(failure)?,
         created_at: row.try_get("created_at").map_err(failure)?,
         expires_at: row.try_get("expires_at").map_err(failure)?,
-    })
-}
-
-fn account(row: &SqliteRow) -> Result<AccountRecord, StoreError> {
-    let amount = |column: &str| row.try_get::<i64, _>(column).map_err(failure);
-    Ok(AccountRecord {
-        totals: Account {
-            requests: count(row, "requests")?,
-            hits: count(row, "hits")?,
-            rebuilds: count(row, "rebuilds")?,
-            misses: count(row, "misses")?,
-            degraded: count(row, "degraded")?,
-            input_tokens: count(row, "input_tokens")?,
-            cache_read_tokens: count(row, "cache_read_tokens")?,
-            cache_write_tokens: count(row, "cache_write_tokens")?,
-            output_tokens: count(row, "output_tokens")?,
-            pings: count(row, "pings")?,
-            cost: amount("cost")?,
-            ping_cost: amount("ping_cost")?,
-            storage_cost: amount("storage_cost")?,
-            saved: amount("saved")?,
-        },
-        currency: row.try_get("currency").map_err(failure)?,
-        home: row.try_get("home").map_err(failure)?,
-        last_used_at: row.try_get("last_used_at").map_err(failure)?,
     })
 }

@@ -4,13 +4,13 @@ use holdfast_protocol::UnixMillis;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
-use super::rows::{self, conversation_columns, head_columns};
 use super::trees;
 use crate::StoreError;
 use crate::columns::integer;
 use crate::postgres::failure::{Failure, insert_failure};
 use crate::postgres::{OneAtATime, PostgresStore};
 use crate::responses::{ConversationRecord, HeadChange, ItemsChange};
+use crate::rows::responses::{self as rows, conversation_columns, head_columns};
 
 impl PostgresStore {
     pub(super) async fn try_insert_conversation(

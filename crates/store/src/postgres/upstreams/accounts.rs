@@ -1,15 +1,12 @@
 //! What contexts have used and cost.
 
 use holdfast_protocol::context::ContextId;
-use sqlx::Row;
-use sqlx::postgres::PgRow;
 
-use crate::StoreError;
 use crate::columns::integer;
 use crate::postgres::PostgresStore;
-use crate::postgres::failure::{Failure, failure};
-use crate::postgres::rows::count;
-use crate::upstreams::{Account, AccountChange, AccountRecord};
+use crate::postgres::failure::Failure;
+use crate::rows::accounts::account;
+use crate::upstreams::{AccountChange, AccountRecord};
 
 impl PostgresStore {
     pub(super) async fn try_change_accounts(
@@ -84,29 +81,4 @@ impl PostgresStore {
             None => Ok(AccountRecord::default()),
         }
     }
-}
-
-fn account(row: &PgRow) -> Result<AccountRecord, StoreError> {
-    let amount = |column: &str| row.try_get::<i64, _>(column).map_err(failure);
-    Ok(AccountRecord {
-        totals: Account {
-            requests: count(row, "requests")?,
-            hits: count(row, "hits")?,
-            rebuilds: count(row, "rebuilds")?,
-            misses: count(row, "misses")?,
-            degraded: count(row, "degraded")?,
-            input_tokens: count(row, "input_tokens")?,
-            cache_read_tokens: count(row, "cache_read_tokens")?,
-            cache_write_tokens: count(row, "cache_write_tokens")?,
-            output_tokens: count(row, "output_tokens")?,
-            pings: count(row, "pings")?,
-            cost: amount("cost")?,
-            ping_cost: amount("ping_cost")?,
-            storage_cost: amount("storage_cost")?,
-            saved: amount("saved")?,
-        },
-        currency: row.try_get("currency").map_err(failure)?,
-        home: row.try_get("home").map_err(failure)?,
-        last_used_at: row.try_get("last_used_at").map_err(failure)?,
-    })
 }

@@ -1,8 +1,9 @@
 //! What the gateway adds to a chat with an upstream: with a small request, with a large context sent whole by the client,
 //! and with the same context used by id. Beside it the upstream alone, and nginx in front of it.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+mod tables;
+mod work;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -10,9 +11,7 @@ use axum::body::Bytes;
 use clap::Parser;
 use futures_util::future::try_join_all;
 use holdfast_benches::Result;
-use holdfast_benches::machine::{
-    file_system, introduce, own_processor_time, processor_time, resident_bytes,
-};
+use holdfast_benches::machine::{file_system, introduce, resident_bytes};
 use holdfast_benches::nginx::{self, Nginx};
 use holdfast_benches::options::Common;
 use holdfast_benches::prose::{QUESTIONS, text_of_size};
@@ -21,6 +20,8 @@ use holdfast_benches::server::{Gateway, binary};
 use holdfast_benches::statistics::{median, percentile};
 use holdfast_benches::upstream::{Recorded, Upstream, WORDS};
 use serde_json::{Value, json};
+use tables::{print_differences, print_streamed, print_whole};
+use work::print_work;
 
 /// What the gateway adds to chats with upstreams, with contexts by id and without, beside nginx
 #[derive(Debug, Parser)]
@@ -52,9 +53,6 @@ const PATH: &str = "/v1/chat/completions";
 
 /// How long a thinking upstream takes; real ones take longer.
 const THINKING: Duration = Duration::from_millis(5);
-
-/// Requests of each kind in a round that measures processor time.
-const WORK_REQUESTS: usize = 50;
 
 /// Requests of each kind before anything is measured: connections, copies and what is rendered once are there then.
 const WARM_UP: usize = 5;
@@ -566,198 +564,6 @@ fn find(cases: &[Case], (request, way): (Request, Way)) -> Result<&Case> {
     case.ok_or_else(|| format!("nothing was measured of {}", request.title()).into())
 }
 
-fn print_whole(cases: &[Case]) -> Result<()> {
-    let mut table = Table::new(&[
-        "request",
-        "way",
-        "sent upstream",
-        "median",
-        "p99",
-        "above direct",
-        "times direct",
-    ]);
-    for case in cases {
-        let middle = median(&case.times.whole);
-        let floor = median(&find(cases, case.floor())?.times.whole);
-        table.row(vec![
-            case.request.title().to_owned(),
-            case.way.title(),
-            format!("{} B", case.upstream_bytes),
-            shown(middle),
-            shown(percentile(&case.times.whole, 99.0)),
-            shown(middle - floor),
-            format!("{:.1}x", middle / floor),
-        ]);
-    }
-    table.print();
-    Ok(())
-}
-
-fn print_streamed(cases: &[Case]) -> Result<()> {
-    let mut table = Table::new(&[
-        "request",
-        "way",
-        "first byte, median",
-        "p99",
-        "above direct",
-        "end, median",
-        "p99",
-        "above direct",
-    ]);
-    for case in cases {
-        let floor = &find(cases, case.floor())?.times;
-        let mut row = vec![case.request.title().to_owned(), case.way.title()];
-        for (times, floor) in [
-            (&case.times.first_byte, &floor.first_byte),
-            (&case.times.streamed, &floor.streamed),
-        ] {
-            row.push(shown(median(times)));
-            row.push(shown(percentile(times, 99.0)));
-            row.push(shown(median(times) - median(floor)));
-        }
-        table.row(row);
-    }
-    table.print();
-    Ok(())
-}
-
-/// What a context by id adds to the small request, beside what writing its bytes takes.
-fn print_differences(cases: &[Case]) -> Result<()> {
-    let small = |route| (Request::Small, Way::Gateway(route));
-    let by_id = |route| (Request::ById, Way::Gateway(route));
-    let rows = [
-        (
-            "writing the context: sent by the client, direct − 1 KB, direct",
-            (Request::Replay, Way::Direct),
-            (Request::Small, Way::Direct),
-        ),
-        (
-            "by id, `openai-compatible` − 1 KB, same route",
-            by_id(REPLAYED),
-            small(REPLAYED),
-        ),
-        (
-            "by id, `anthropic` − 1 KB, same route",
-            by_id(MARKED),
-            small(MARKED),
-        ),
-        (
-            "by id, `gemini` − 1 KB, same route",
-            by_id(HELD),
-            small(HELD),
-        ),
-        (
-            "sent by the client, `openai-compatible` − by id, same route",
-            (Request::Replay, Way::Gateway(REPLAYED)),
-            by_id(REPLAYED),
-        ),
-    ];
-    let mut table = Table::new(&["difference", "whole answer", "first byte", "end of stream"]);
-    for (title, more, less) in rows {
-        let (more, less) = (&find(cases, more)?.times, &find(cases, less)?.times);
-        // Each with the one of the same round: what the machine does besides is in both.
-        let difference = |more: &[f64], less: &[f64]| {
-            let pairs = more.iter().zip(less).map(|(more, less)| more - less);
-            shown(median(&pairs.collect::<Vec<f64>>()))
-        };
-        table.row(vec![
-            title.to_owned(),
-            difference(&more.whole, &less.whole),
-            difference(&more.first_byte, &less.first_byte),
-            difference(&more.streamed, &less.streamed),
-        ]);
-    }
-    table.print();
-    Ok(())
-}
-
-/// Processor time of the gateway for one request of each kind: what else the machine does is not in it. Beside it what
-/// the same bytes take a thread that does nothing but write them.
-async fn print_work(
-    client: &reqwest::Client,
-    gateway: &Gateway,
-    upstream: &Upstream,
-    cases: &[Case],
-    rounds: usize,
-) -> Result<()> {
-    let process = gateway.process().ok_or("the gateway has ended")?;
-    let gateways: Vec<&Case> = cases
-        .iter()
-        .filter(|case| matches!(case.way, Way::Gateway(_)))
-        .collect();
-    let mut works = vec![Vec::new(); gateways.len()];
-    let mut writings = Vec::new();
-    for _ in 0..rounds {
-        for (case, works) in gateways.iter().zip(&mut works) {
-            let before = processor_time(process)?;
-            for _ in 0..WORK_REQUESTS {
-                whole(client, case).await?;
-            }
-            let took = processor_time(process)?.saturating_sub(before);
-            works.push(microseconds(took) / WORK_REQUESTS as f64);
-        }
-        let address = upstream.address();
-        let body = |request| {
-            Ok::<_, holdfast_benches::Error>(find(cases, (request, Way::Direct))?.plain.clone())
-        };
-        let (small, replay) = (body(Request::Small)?, body(Request::Replay)?);
-        let writing = tokio::task::spawn_blocking(move || {
-            Ok::<_, holdfast_benches::Error>(written(address, &replay)? - written(address, &small)?)
-        });
-        writings.push(writing.await??);
-    }
-
-    say("One client, processor time of the gateway for each whole answer, medians:");
-    let mut table = Table::new(&["request", "way", "processor time", "above 1 KB, same route"]);
-    for (case, work) in gateways.iter().zip(&works) {
-        let small = gateways
-            .iter()
-            .position(|small| small.request == Request::Small && small.way == case.way)
-            .ok_or("nothing was measured of small requests")?;
-        let above = work
-            .iter()
-            .zip(&works[small])
-            .map(|(more, less)| more - less);
-        table.row(vec![
-            case.request.title().to_owned(),
-            case.way.title(),
-            format!("{:.0} \u{b5}s", median(work)),
-            format!("{:.0} \u{b5}s", median(&above.collect::<Vec<f64>>())),
-        ]);
-    }
-    table.row(vec![
-        "context sent by a thread that only writes".to_owned(),
-        "direct".to_owned(),
-        String::new(),
-        format!("{:.0} \u{b5}s", median(&writings)),
-    ]);
-    table.print();
-    Ok(())
-}
-
-/// Processor time that sending this body takes the calling thread, and waiting for the answer, microseconds.
-fn written(address: SocketAddr, body: &[u8]) -> Result<f64> {
-    let mut connection = TcpStream::connect(address)?;
-    connection.set_nodelay(true)?;
-    let mut request = format!(
-        "POST {PATH} HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    )
-    .into_bytes();
-    request.extend_from_slice(body);
-    let mut answer = [0; 65_536];
-    let before = own_processor_time()?;
-    for _ in 0..WORK_REQUESTS {
-        connection.write_all(&request)?;
-        // The answer is small and comes at once.
-        if connection.read(&mut answer)? == 0 {
-            return Err("the upstream has closed the connection".into());
-        }
-    }
-    let took = own_processor_time()?.saturating_sub(before);
-    Ok(microseconds(took) / WORK_REQUESTS as f64)
-}
-
 async fn print_load(client: &reqwest::Client, cases: &[Case], time: Duration) -> Result<()> {
     note(&format!("upstreams: {CLIENTS} clients at once"));
     say("");
@@ -787,10 +593,6 @@ fn print_memory(gateway: &Gateway) -> Result<()> {
         mebibytes(resident_bytes(Some(process))?)
     ));
     Ok(())
-}
-
-fn microseconds(duration: Duration) -> f64 {
-    duration.as_secs_f64() * 1e6
 }
 
 fn milliseconds(duration: Duration) -> f64 {
