@@ -17,7 +17,6 @@ use holdfast_benches::options::Common;
 use holdfast_benches::prose::{QUESTIONS, text_of_size};
 use holdfast_benches::report::{Table, mebibytes, note, rate, say};
 use holdfast_benches::server::{Gateway, binary};
-use holdfast_benches::statistics::{median, percentile};
 use holdfast_benches::upstream::{Recorded, Upstream, WORDS};
 use serde_json::{Value, json};
 use tables::{print_differences, print_streamed, print_whole};
