@@ -13,14 +13,17 @@ use serde_json::Value;
 use crate::client::Patience;
 use crate::config::{Config, Environment, Flags};
 
+mod administration;
 mod chat;
 mod connection;
 mod contexts;
 mod doctor;
 mod failure;
 mod key;
+mod limits;
 mod models;
 mod output;
+mod project;
 mod seconds;
 mod serve;
 mod usage;
@@ -85,9 +88,12 @@ enum Command {
     Models(models::ModelsCommand),
     /// Sum up what was used and what it cost
     Usage(usage::UsageArguments),
-    /// Create and revoke API keys
+    /// Create, change and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Create and change projects
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
     /// Check the configuration, print its schema, or let a running server read it again
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -174,6 +180,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Models(command) => models::run(session, command).await,
         Command::Usage(arguments) => usage::run(session, arguments).await,
         Command::Key(command) => key::run(session, command).await,
+        Command::Project(command) => project::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());
             Ok(())
