@@ -6,7 +6,7 @@ mod keys;
 mod projects;
 
 use holdfast_protocol::{ApiError, ErrorKind, UnixMillis};
-use holdfast_store::{KeyStore, LimitSettings, StoreError};
+use holdfast_store::{Budget, KeyStore, LimitSettings, StoreError};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -78,6 +78,34 @@ impl From<LimitSettings> for LimitsObject {
             concurrent_requests,
             contexts,
             context_tokens,
+        }
+    }
+}
+
+/// A budget as operators set it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct BudgetSettings {
+    /// `daily`, `monthly` or `total`; days and months of UTC.
+    period: &'static str,
+    /// ISO 4217 code; `USD` when absent.
+    #[schema(example = "USD")]
+    currency: String,
+    /// Nothing that could cost more is begun; a decimal number as a string.
+    #[schema(example = "100")]
+    limit: Option<String>,
+    /// Beyond it answers carry a warning.
+    #[schema(example = "80")]
+    soft_limit: Option<String>,
+}
+
+impl From<Budget> for BudgetSettings {
+    fn from(budget: Budget) -> Self {
+        let text = |amount: holdfast_protocol::price::Decimal| amount.normalize().to_string();
+        BudgetSettings {
+            period: budget.period.as_str(),
+            currency: budget.currency.to_string(),
+            limit: budget.hard.map(text),
+            soft_limit: budget.soft.map(text),
         }
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore};
+use holdfast_store::{
+    BudgetStore, ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore,
+};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -16,6 +18,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::admission::{Admission, AdmissionLimits};
 use crate::auth::Authenticator;
+use crate::budgets::Budgets;
+pub use crate::budgets::{BudgetOptions, Rates};
 pub use crate::catalog::Catalog;
 use crate::contexts::Contexts;
 use crate::events::Events;
@@ -40,9 +44,15 @@ const UNKNOWN_MAX: usize = 256;
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything the gateway keeps durably.
-pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore {}
+pub trait Store:
+    ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + BudgetStore
+{
+}
 
-impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore> Store for T {}
+impl<T> Store for T where
+    T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + BudgetStore
+{
+}
 
 /// The time, as a function so that tests can move it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -199,6 +209,8 @@ pub struct AppOptions {
     pub webhooks: Option<Arc<Webhooks>>,
     /// How the ledger is kept.
     pub ledger: LedgerOptions,
+    /// How budgets are kept.
+    pub budgets: BudgetOptions,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
     pub auth_required: bool,
 }
@@ -218,6 +230,10 @@ impl AppOptions {
             telemetry: None,
             webhooks: None,
             ledger: LedgerOptions::default(),
+            budgets: BudgetOptions {
+                owner: format!("{:032x}", rand::rng().random::<u128>()),
+                ..BudgetOptions::default()
+            },
             auth_required: true,
         }
     }
@@ -236,6 +252,7 @@ pub struct App {
     pub(crate) replays: Replays,
     pub(crate) events: Arc<Events>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) budgets: Arc<Budgets>,
     /// Everything that has come in and is not answered yet: those that run, that wait, and that nobody has looked at.
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) admission: Arc<Admission>,
@@ -268,6 +285,7 @@ impl App {
             telemetry,
             webhooks,
             ledger,
+            budgets,
             auth_required,
         } = options;
         let events = Arc::new(Events::new(telemetry, webhooks));
@@ -279,6 +297,14 @@ impl App {
         )?);
         let tasks = TaskTracker::new();
         let stopping = CancellationToken::new();
+        let budgets = Arc::new(Budgets::new(
+            Arc::clone(&store),
+            Arc::clone(&events),
+            Arc::clone(&ledger),
+            Arc::clone(&clock),
+            tasks.clone(),
+            of_requests(budgets, &limits),
+        ));
         let upstreams = Upstreams::new(
             upstreams,
             salt,
@@ -287,6 +313,7 @@ impl App {
                 catalog,
                 events: Arc::clone(&events),
                 ledger: Arc::clone(&ledger),
+                budgets: Arc::clone(&budgets),
                 clock: Arc::clone(&clock),
                 tasks: tasks.clone(),
                 stopping: stopping.clone(),
@@ -324,6 +351,7 @@ impl App {
             models,
             events,
             ledger,
+            budgets,
             clock,
             tasks,
         }))
@@ -347,9 +375,13 @@ impl App {
             telemetry: _,
             webhooks: _,
             ledger: _,
+            budgets,
             auth_required,
         } = options;
-        let upstreams = self.upstreams.reloaded(upstreams, catalog)?;
+        let budgets = Arc::new(self.budgets.reloaded(of_requests(budgets, &limits)));
+        let upstreams = self
+            .upstreams
+            .reloaded(upstreams, catalog, Arc::clone(&budgets))?;
         let models = Arc::new(Models::new(
             models,
             self.share_prefixes,
@@ -380,6 +412,7 @@ impl App {
             models,
             events: Arc::clone(&self.events),
             ledger: Arc::clone(&self.ledger),
+            budgets,
             clock: Arc::clone(&self.clock),
             tasks: self.tasks.clone(),
         }))
@@ -390,6 +423,15 @@ impl App {
     /// # Errors
     /// The store can't be read.
     pub(crate) async fn resume(&self) -> Result<(), StoreError> {
+        // What was spent is counted before what was reserved for it is released.
+        let written = self.ledger.write().await;
+        let resumed = match written {
+            Ok(()) => self.budgets.resume().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = resumed {
+            tracing::warn!(%error, "reservations of the process before lapse by themselves");
+        }
         self.contexts.resume().await
     }
 
@@ -427,6 +469,7 @@ impl App {
     /// # Errors
     /// The store can't be reached.
     pub async fn sweep(&self) -> Result<u64, StoreError> {
+        self.budgets.sweep().await?;
         Ok(self.contexts.sweep().await? + self.responses.sweep().await?)
     }
 
@@ -461,6 +504,14 @@ impl App {
     /// The store can't be reached.
     pub async fn write_key_uses(&self) -> Result<(), StoreError> {
         self.authenticator.write_uses().await
+    }
+}
+
+/// A reservation lasts as long as a request may.
+fn of_requests(budgets: BudgetOptions, limits: &Limits) -> BudgetOptions {
+    BudgetOptions {
+        request_time_max: Duration::from_secs(limits.request_seconds_max),
+        ..budgets
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_protocol::{ApiError, ChatRequest, UnixMillis};
-use holdfast_store::{KeyRecord, KeyScope, LimitSettings, ProjectSettings, StoreError};
+use holdfast_store::{Budget, KeyRecord, KeyScope, LimitSettings, ProjectSettings, StoreError};
 
 use crate::app::{ModelEntry, Store};
 use crate::keys;
@@ -40,6 +40,8 @@ pub struct Terms {
     pub models: Vec<String>,
     /// The key's own limits.
     pub limits: LimitSettings,
+    /// What the key may spend.
+    pub budgets: Vec<Budget>,
     /// Of the project.
     pub project: ProjectSettings,
 }
@@ -218,6 +220,7 @@ impl Authenticator {
             terms: Arc::new(Terms {
                 models: record.models.clone(),
                 limits: record.limits,
+                budgets: record.budgets.clone(),
                 project: project.settings,
             }),
         };

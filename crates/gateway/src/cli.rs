@@ -14,6 +14,7 @@ use crate::client::Patience;
 use crate::config::{Config, Environment, Flags};
 
 mod administration;
+mod budget;
 mod chat;
 mod connection;
 mod contexts;
@@ -91,6 +92,8 @@ enum Command {
     /// Create, change and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Show what may be spent, and what is spent of it
+    Budget(budget::BudgetCommand),
     /// Create and change projects
     #[command(subcommand)]
     Project(project::ProjectCommand),
@@ -180,6 +183,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Models(command) => models::run(session, command).await,
         Command::Usage(arguments) => usage::run(session, arguments).await,
         Command::Key(command) => key::run(session, command).await,
+        Command::Budget(command) => budget::run(session, command).await,
         Command::Project(command) => project::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());

@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::app::{Catalog, LedgerOptions, RouteOptions, UpstreamOptions};
+use crate::budgets::Rates;
 use crate::keys::Secret;
 use crate::models::ModelReference;
 use crate::telemetry::TelemetryOptions;
@@ -55,6 +56,8 @@ pub struct Config {
     pub responses: ResponsesConfig,
     /// How the ledger is kept.
     pub ledger: LedgerOptions,
+    /// What currencies are worth, for budgets.
+    pub exchange_rates: Rates,
     /// Who may use the server.
     pub auth: AuthConfig,
     /// Folder of pulled model files.

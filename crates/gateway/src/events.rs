@@ -33,6 +33,19 @@ const DURATION_BUCKETS_SECONDS: [f64; 14] = [
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BudgetLabels {
+    spender: &'static str,
+}
+
+impl BudgetLabels {
+    fn of(is_of_key: bool) -> Self {
+        BudgetLabels {
+            spender: if is_of_key { "key" } else { "project" },
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
     method: &'static str,
     route: String,
@@ -145,6 +158,8 @@ pub(crate) struct Events {
     ledger_waiting: Gauge,
     ledger_spool_bytes: Gauge,
     engine: EngineMetrics,
+    budget_refusals: Family<BudgetLabels, Counter>,
+    budget_warnings: Family<BudgetLabels, Counter>,
     traffic: Traffic,
     telemetry: Option<Arc<Telemetry>>,
     webhooks: Option<Arc<Webhooks>>,
@@ -188,11 +203,23 @@ impl Events {
             ledger_waiting: Gauge::default(),
             ledger_spool_bytes: Gauge::default(),
             engine: EngineMetrics::new(&mut registry),
+            budget_refusals: Family::default(),
+            budget_warnings: Family::default(),
             traffic: Traffic::new(&mut registry),
             telemetry,
             webhooks,
             registry: Registry::default(),
         };
+        registry.register(
+            "budget_refusals",
+            "Requests refused because a budget had no room for them",
+            events.budget_refusals.clone(),
+        );
+        registry.register(
+            "budget_warnings",
+            "Requests answered although a budget had passed its soft limit",
+            events.budget_warnings.clone(),
+        );
         registry.register(
             "http_requests",
             "Requests answered",
@@ -547,6 +574,35 @@ impl Events {
         };
         tracing::warn!(upstream, event = kind.as_str(), "an upstream has changed");
         self.tell(kind, json!({"upstream": upstream}));
+    }
+
+    /// A request was refused because a budget has no room for it.
+    pub(crate) fn budget_refused(&self, is_of_key: bool) {
+        self.budget_refusals
+            .get_or_create(&BudgetLabels::of(is_of_key))
+            .inc();
+    }
+
+    /// A request was answered although a budget has passed its soft limit.
+    pub(crate) fn budget_warned(&self, is_of_key: bool) {
+        self.budget_warnings
+            .get_or_create(&BudgetLabels::of(is_of_key))
+            .inc();
+    }
+
+    /// A budget's limit was met for the first time in its period.
+    pub(crate) fn budget_event(&self, is_refusal: bool, data: Value) {
+        let kind = match is_refusal {
+            true => EventKind::BudgetExceeded,
+            false => EventKind::BudgetWarning,
+        };
+        tracing::warn!(event = kind.as_str(), "a budget has met its limit");
+        self.tell(kind, data);
+    }
+
+    /// Whether anybody is told of events.
+    pub(crate) fn has_webhooks(&self) -> bool {
+        self.webhooks.is_some()
     }
 
     fn tell(&self, kind: EventKind, data: Value) {

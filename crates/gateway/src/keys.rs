@@ -133,6 +133,7 @@ fn record(
         previous: None,
         models: Vec::new(),
         limits: LimitSettings::default(),
+        budgets: Vec::new(),
         version: 0,
     }
 }

@@ -7,6 +7,7 @@ mod admission;
 pub mod app;
 pub mod auth;
 mod backend;
+mod budgets;
 pub mod catalog;
 pub mod cli;
 pub mod client;

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use data_encoding::HEXLOWER;
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::{Profile, UnixMillis};
 use sha2::{Digest, Sha256};
@@ -16,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, Store, system_clock};
+use crate::budgets::BudgetOptions;
 use crate::config::{self, Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
 use crate::keys::Secret;
 use crate::models::{
@@ -241,6 +243,10 @@ async fn start(
     let options = AppOptions {
         telemetry: telemetry.clone(),
         webhooks,
+        budgets: BudgetOptions {
+            owner: owner(data_dir)?,
+            ..budget_options(config)
+        },
         ..app_options(config, entries, salt)
     };
     let app = App::new(Arc::clone(store), options, system_clock()).map_err(ServeError::new)?;
@@ -616,6 +622,21 @@ fn salt(config: &Config, data_dir: &DataDir) -> Result<[u8; 32], ServeError> {
     data_dir.salt()
 }
 
+/// Names this server among those that share a store: by its data directory, which one process at a time has.
+fn owner(data_dir: &DataDir) -> Result<String, ServeError> {
+    let mut digest = Sha256::new();
+    digest.update(b"holdfast owner of reservations");
+    digest.update(data_dir.salt()?);
+    Ok(HEXLOWER.encode(&digest.finalize()))
+}
+
+fn budget_options(config: &Config) -> BudgetOptions {
+    BudgetOptions {
+        rates: config.exchange_rates.clone(),
+        ..BudgetOptions::default()
+    }
+}
+
 fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppOptions {
     AppOptions {
         models,
@@ -651,6 +672,7 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         telemetry: None,
         webhooks: None,
         ledger: config.ledger.clone(),
+        budgets: budget_options(config),
         auth_required: config.auth.required,
     }
 }

@@ -6,6 +6,7 @@
 mod access;
 mod admin;
 mod body;
+mod budgets;
 mod chat;
 mod contexts;
 mod estimate;
@@ -220,6 +221,8 @@ fn key_reads() -> Router<Arc<App>> {
         // What was used and what it cost.
         .route("/usage", get(usage::usage))
         .route("/usage/requests", get(usage::requests))
+        // What may be spent.
+        .route("/budgets", get(budgets::budgets))
 }
 
 /// What asks a model.

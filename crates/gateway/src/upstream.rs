@@ -40,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::app::{Clock, Store};
+use crate::budgets::Budgets;
 use crate::catalog::Catalog;
 use crate::events::Events;
 use crate::ledger::Ledger;
@@ -72,6 +73,7 @@ pub(crate) struct Shared {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) events: Arc<Events>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,
@@ -97,6 +99,7 @@ impl Upstreams {
             catalog,
             events,
             ledger,
+            budgets,
             clock,
             tasks,
             stopping,
@@ -111,6 +114,7 @@ impl Upstreams {
             catalog,
             events,
             ledger,
+            budgets,
             clock,
             tasks,
             stopping,
@@ -127,9 +131,11 @@ impl Upstreams {
         &self,
         options: Vec<UpstreamOptions>,
         catalog: Arc<Catalog>,
+        budgets: Arc<Budgets>,
     ) -> Result<Self, String> {
         let shared = Shared {
             catalog,
+            budgets,
             ..Shared::clone(&self.shared)
         };
         Self::of(options, shared, &self.by_name)
@@ -178,6 +184,7 @@ pub(crate) struct Parts {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) events: Arc<Events>,
     pub(crate) ledger: Arc<Ledger>,
+    pub(crate) budgets: Arc<Budgets>,
     pub(crate) clock: Clock,
     pub(crate) tasks: TaskTracker,
     pub(crate) stopping: CancellationToken,

@@ -54,15 +54,21 @@ pub enum EventKind {
     ContextLost,
     /// A changed configuration can't be applied.
     ReloadFailed,
+    /// A budget has passed its soft limit.
+    BudgetWarning,
+    /// A request was refused because it could have cost more than a budget has left.
+    BudgetExceeded,
 }
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [EventKind; 4] = [
+    pub const ALL: [EventKind; 6] = [
         EventKind::UpstreamDown,
         EventKind::UpstreamUp,
         EventKind::ContextLost,
         EventKind::ReloadFailed,
+        EventKind::BudgetWarning,
+        EventKind::BudgetExceeded,
     ];
 
     /// The word in the configuration and in the body.
@@ -72,6 +78,8 @@ impl EventKind {
             EventKind::UpstreamUp => "upstream_up",
             EventKind::ContextLost => "context_lost",
             EventKind::ReloadFailed => "reload_failed",
+            EventKind::BudgetWarning => "budget_warning",
+            EventKind::BudgetExceeded => "budget_exceeded",
         }
     }
 }

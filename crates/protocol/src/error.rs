@@ -84,6 +84,8 @@ pub enum ErrorKind {
     BodyTimeout,
     /// The head has more or longer header fields than the limit. 431.
     HeadersTooLarge,
+    /// A budget of the key or its project leaves no room for the request. 402.
+    BudgetExhausted,
     /// A rate limit. 429.
     RateLimited,
     /// The engine's or an upstream's queue is full. 429.
@@ -120,6 +122,7 @@ impl ErrorKind {
             ErrorKind::PayloadTooLarge => "payload_too_large",
             ErrorKind::BodyTimeout => "body_timeout",
             ErrorKind::HeadersTooLarge => "headers_too_large",
+            ErrorKind::BudgetExhausted => "budget_exhausted",
             ErrorKind::RateLimited => "rate_limited",
             ErrorKind::Overloaded => "overloaded",
             ErrorKind::Internal => "internal",
@@ -141,6 +144,7 @@ impl ErrorKind {
             | ErrorKind::OutOfContext
             | ErrorKind::PreviousResponseNotFound => 400,
             ErrorKind::Unauthenticated => 401,
+            ErrorKind::BudgetExhausted => 402,
             ErrorKind::PermissionDenied | ErrorKind::ContextBusy => 403,
             ErrorKind::ContextNotFound | ErrorKind::ModelNotFound | ErrorKind::NotFound => 404,
             ErrorKind::MethodNotAllowed => 405,

@@ -53,6 +53,11 @@ impl RawBody {
         })
     }
 
+    /// Whether it is a form, and not JSON.
+    pub fn is_form(&self) -> bool {
+        self.is_form
+    }
+
     /// The model that the client asks for.
     pub fn model(&self) -> &str {
         &self.model

@@ -17,6 +17,7 @@ use serde_json::{Map, json};
 
 use crate::{AppendTurn, ContextStore, KeyStore, ResponseStore, StoreError};
 
+pub mod budgets;
 pub mod keys;
 pub mod ledger;
 pub mod lifetime;
@@ -123,6 +124,18 @@ pub async fn ledger(store: &dyn crate::LedgerStore) {
     ledger::rows_are_paged_latest_first(store).await;
     ledger::filters_leave_out_the_rest(store).await;
     ledger::the_old_are_erased(store).await;
+}
+
+/// Everything a [`BudgetStore`](crate::BudgetStore) promises.
+pub async fn budgets<S: crate::BudgetStore + crate::LedgerStore>(store: &S) {
+    budgets::rows_of_the_ledger_are_spent_once(store).await;
+    budgets::spans_begin_at_their_day(store).await;
+    budgets::a_row_takes_its_reservation_away(store).await;
+    budgets::what_is_refused_reserves_nothing(store).await;
+    budgets::parallel_reservations_keep_the_limit(store).await;
+    budgets::reservations_lapse_and_are_released(store).await;
+    budgets::amounts_beyond_any_bound_do_no_harm(store).await;
+    budgets::a_notice_is_new_once(store).await;
 }
 
 /// A sliding session of `project` with an id of its own, made at `created_at`, with every field set.

@@ -6,7 +6,7 @@ use holdfast_protocol::UnixMillis;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::StoreError;
+use crate::{Budget, StoreError};
 
 /// What bounds the use of a key or a project. What is `None` is decided elsewhere.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -36,6 +36,8 @@ pub struct ProjectSettings {
     pub default_model: Option<String>,
     /// Of all its keys together.
     pub limits: LimitSettings,
+    /// What all its keys together may spend.
+    pub budgets: Vec<Budget>,
 }
 
 /// A tenant.
@@ -146,6 +148,8 @@ pub struct KeyRecord {
     pub models: Vec<String>,
     /// Its own limits; the project's hold as well.
     pub limits: LimitSettings,
+    /// What it may spend; the project's budgets hold as well.
+    pub budgets: Vec<Budget>,
     /// Grows by one with each [`KeyStore::update_key`].
     pub version: u64,
 }
@@ -260,7 +264,7 @@ pub trait KeyStore: Send + Sync {
         limit: u32,
     ) -> Result<Vec<KeyRecord>, StoreError>;
 
-    /// Stores a key's secrets, label, scopes, expiry, models and limits if its version is still that of `key`, and
+    /// Stores a key's secrets, label, scopes, expiry, models, limits and budgets if its version is still that of `key`, and
     /// returns it with the next version. Revocation and last use stay as they are stored.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
 
+pub mod budgets;
 mod columns;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -21,6 +22,9 @@ mod rows;
 pub mod sqlite;
 pub mod upstreams;
 
+pub use budgets::{
+    Allows, Budget, BudgetPeriod, BudgetStore, Reservation, Reserved, Span, Spender, Tally,
+};
 pub use keys::{
     KeyRecord, KeyScope, KeyStore, LimitSettings, PreviousSecret, ProjectRecord, ProjectSettings,
 };

@@ -8,11 +8,13 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod budgets;
 mod keys;
 mod ledger;
 mod responses;
 mod upstreams;
 
+use crate::budgets::{Running, Spending};
 use crate::cursor::Cursor;
 use crate::{
     AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, LIST_LIMIT_MAX,
@@ -54,6 +56,11 @@ struct State {
     leases: HashMap<String, (String, UnixMillis)>,
     responses: responses::Responses,
     ledger: ledger::Ledger,
+    /// Amounts by spender, day and currency.
+    spending: BTreeMap<Spending, i64>,
+    running: Running,
+    /// When each was given.
+    notices: HashMap<String, UnixMillis>,
 }
 
 struct Entry {

@@ -18,6 +18,7 @@ use sqlx::{Connection, Postgres, Transaction};
 use crate::StoreError;
 
 mod attempt;
+mod budgets;
 mod connect;
 mod contexts;
 mod failure;
@@ -164,6 +165,7 @@ enum OneAtATime {
     SweepResponses = 0x4846_0001,
     TidyHandles = 0x4846_0002,
     HandlesOf = 0x4846_0003,
+    SpendingOf = 0x4846_0004,
 }
 
 impl OneAtATime {

@@ -19,7 +19,9 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
 
 use crate::StoreError;
+use crate::budgets::Running;
 
+mod budgets;
 mod contexts;
 mod failure;
 mod keys;
@@ -55,6 +57,8 @@ pub struct SqliteStore {
     /// Whether the log may still hold content of what was deleted.
     scrub_due: AtomicBool,
     touches: Mutex<Vec<touch::Touch>>,
+    /// Held while spending is looked at or added to, so that no amount counts twice or not at all in between.
+    running: tokio::sync::Mutex<Running>,
 }
 
 impl SqliteStore {
@@ -100,6 +104,7 @@ impl SqliteStore {
             // A process that was killed may have deleted contexts without emptying the log.
             scrub_due: AtomicBool::new(true),
             touches: Mutex::default(),
+            running: tokio::sync::Mutex::default(),
         };
         let connection = store.writer.acquire().await.map_err(failure)?;
         store.scrub(&connection).await;

@@ -13,6 +13,7 @@ use holdfast_store::{
 };
 use tokio::sync::Semaphore;
 
+mod budgets;
 mod ledger;
 mod responses;
 
@@ -65,6 +66,8 @@ pub enum Operation {
     AppendLedger,
     /// `LedgerStore::query` and `LedgerStore::rows`.
     QueryLedger,
+    /// `BudgetStore::reserve`.
+    ReserveBudget,
 }
 
 /// What happens to one call.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use holdfast::app::{
     App, AppOptions, Catalog, Credentials, Isolation, LedgerOptions, Limits, ModelEntry,
-    ModelSource, RetryPolicy, RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
+    ModelSource, Rates, RetryPolicy, RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
 };
 use holdfast::service::Service;
 use holdfast::{keys, server};
@@ -98,6 +98,7 @@ pub struct TestGatewayBuilder {
     catalog: Catalog,
     salt: [u8; 32],
     ledger: LedgerOptions,
+    rates: Rates,
 }
 
 impl TestGateway {
@@ -130,6 +131,7 @@ impl TestGateway {
             routes: Vec::new(),
             catalog: Catalog::builtin(),
             salt: [7; 32],
+            rates: Rates::default(),
         }
     }
 
@@ -179,6 +181,13 @@ impl TestGatewayBuilder {
     #[must_use]
     pub fn ledger(mut self, change: impl FnOnce(&mut LedgerOptions)) -> Self {
         change(&mut self.ledger);
+        self
+    }
+
+    /// What currencies are worth.
+    #[must_use]
+    pub fn exchange_rates(mut self, rates: Rates) -> Self {
+        self.rates = rates;
         self
     }
 
@@ -298,6 +307,7 @@ impl TestGatewayBuilder {
             catalog,
             salt,
             ledger,
+            rates,
         } = self;
         let is_shared = store.is_some();
         let store: Arc<dyn Store> = match (store, database) {
@@ -336,7 +346,7 @@ impl TestGatewayBuilder {
             temperature: None,
             top_p: None,
         }));
-        let options = AppOptions {
+        let mut options = AppOptions {
             limits,
             upstreams,
             catalog: Arc::new(catalog),
@@ -345,6 +355,7 @@ impl TestGatewayBuilder {
             auth_required,
             ..AppOptions::new(models)
         };
+        options.budgets.rates = rates;
         let app = App::new(
             Arc::clone(&store) as Arc<dyn Store>,
             options,

@@ -1,8 +1,9 @@
 //! Reading what an operator has sent. Each error names its field, and an unknown field is one: a limit that is misspelt
 //! must not become no limit.
 
+use holdfast_protocol::price::{Currency, Decimal};
 use holdfast_protocol::{ApiError, ErrorKind};
-use holdfast_store::{KeyScope, LimitSettings};
+use holdfast_store::{Budget, BudgetPeriod, KeyScope, LimitSettings};
 use serde_json::{Map, Value};
 
 /// Longest label or display name, characters.
@@ -12,6 +13,12 @@ const MODELS_MAX: usize = 200;
 const MODEL_CHARACTERS_MAX: usize = 256;
 /// Beyond this a number is no limit that anybody meant, and times in milliseconds would not fit.
 const NUMBER_MAX: u64 = 1_000_000_000_000;
+
+/// Budgets of one key or project: the three periods in a few currencies.
+const BUDGETS_MAX: usize = 12;
+
+/// Largest limit of a budget. What is spent in a day is counted up to here.
+const AMOUNT_MAX: Decimal = Decimal::from_parts(9_000_000, 0, 0, false, 0);
 
 /// Limits of a key: none yet. One that nothing keeps to is refused, for people would rely on it.
 pub(super) const RATE_LIMITS: &[&str] = &[];
@@ -184,6 +191,76 @@ impl<'a> Fields<'a> {
         scopes.sort();
         scopes.dedup();
         Ok(Some(scopes))
+    }
+
+    /// The budgets of a key or a project, all of them anew; null means none.
+    pub(super) fn budgets(&self, name: &str) -> Result<Option<Vec<Budget>>, ApiError> {
+        let budgets = match self.map.get(name) {
+            None => return Ok(None),
+            Some(Value::Null) => return Ok(Some(Vec::new())),
+            Some(Value::Array(budgets)) => budgets,
+            Some(_) => return Err(self.invalid(name, "must be an array of objects")),
+        };
+        if budgets.len() > BUDGETS_MAX {
+            return Err(self.invalid(name, format!("may have at most {BUDGETS_MAX} entries")));
+        }
+        let mut read: Vec<Budget> = Vec::new();
+        for (index, budget) in budgets.iter().enumerate() {
+            let budget = self.budget(&format!("{name}[{index}]"), budget)?;
+            let is_there =
+                |other: &Budget| (other.period, other.currency) == (budget.period, budget.currency);
+            if read.iter().any(is_there) {
+                return Err(self.invalid(
+                    &format!("{name}[{index}]"),
+                    "has the period and currency of one before it",
+                ));
+            }
+            read.push(budget);
+        }
+        Ok(Some(read))
+    }
+
+    fn budget(&self, name: &str, budget: &Value) -> Result<Budget, ApiError> {
+        let Some(map) = budget.as_object() else {
+            return Err(self.invalid(name, "must be an object"));
+        };
+        let known = ["period", "currency", "limit", "soft_limit"];
+        if let Some(unknown) = map.keys().find(|field| !known.contains(&field.as_str())) {
+            return Err(self.invalid(
+                &format!("{name}.{unknown}"),
+                format!("is no field here; the fields are {}", known.join(", ")),
+            ));
+        }
+        let wrong = |field: &str, problem: &str| self.invalid(&format!("{name}.{field}"), problem);
+        let word = map.get("period").and_then(Value::as_str);
+        let period = word.and_then(BudgetPeriod::parse);
+        let currency = match map.get("currency") {
+            None | Some(Value::Null) => Some(Currency::USD),
+            Some(code) => code.as_str().and_then(|code| code.parse().ok()),
+        };
+        let amount = |field: &str| -> Result<Option<Decimal>, ApiError> {
+            let text = match map.get(field) {
+                None | Some(Value::Null) => return Ok(None),
+                Some(Value::String(text)) => text.trim().to_owned(),
+                Some(Value::Number(number)) => number.to_string(),
+                Some(_) => String::new(),
+            };
+            let amount = Decimal::from_str_exact(&text).ok();
+            let amount = amount.filter(|it| (Decimal::ZERO..=AMOUNT_MAX).contains(it));
+            let problem = "must be an amount such as \"100.50\", from 0 to 9000000";
+            amount.map(Some).ok_or_else(|| wrong(field, problem))
+        };
+        let (hard, soft) = (amount("limit")?, amount("soft_limit")?);
+        if hard.is_none() && soft.is_none() {
+            return Err(self.invalid(name, "needs `limit`, `soft_limit` or both"));
+        }
+        Ok(Budget {
+            period: period.ok_or_else(|| wrong("period", "must be daily, monthly or total"))?,
+            currency: currency
+                .ok_or_else(|| wrong("currency", "must be three capital letters such as USD"))?,
+            hard,
+            soft,
+        })
     }
 
     /// `limits` with what the request says about them: a number sets one, null takes one away, and null for all of them

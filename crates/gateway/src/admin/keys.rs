@@ -8,8 +8,8 @@ use utoipa::ToSchema;
 
 use super::fields::{Fields, RATE_LIMITS};
 use super::{
-    ATTEMPTS_MAX, Admin, PAGE_MAX, RateLimitsObject, key_not_found, seconds, store_error,
-    wrong_cursor,
+    ATTEMPTS_MAX, Admin, BudgetSettings, PAGE_MAX, RateLimitsObject, key_not_found, seconds,
+    store_error, wrong_cursor,
 };
 use crate::keys;
 use crate::serve::DEFAULT_PROJECT;
@@ -25,6 +25,7 @@ const KEY_FIELDS: &[&str] = &[
     "expires_in",
     "models",
     "limits",
+    "budgets",
 ];
 const KEY_PATCH_FIELDS: &[&str] = &[
     "label",
@@ -33,6 +34,7 @@ const KEY_PATCH_FIELDS: &[&str] = &[
     "expires_in",
     "models",
     "limits",
+    "budgets",
 ];
 
 /// A key to be made.
@@ -53,6 +55,8 @@ pub(crate) struct KeyRequest {
     models: Option<Vec<String>>,
     /// Its own limits.
     limits: Option<RateLimitsObject>,
+    /// What it may spend; its project's budgets hold as well.
+    budgets: Option<Vec<BudgetSettings>>,
 }
 
 /// What is changed of a key; what is absent stays, and null takes away.
@@ -71,6 +75,8 @@ pub(crate) struct KeyPatch {
     models: Option<Vec<String>>,
     /// Its own limits; those that are absent stay.
     limits: Option<RateLimitsObject>,
+    /// What it may spend: all of them anew.
+    budgets: Option<Vec<BudgetSettings>>,
 }
 
 /// How a key is rotated.
@@ -114,6 +120,8 @@ pub(crate) struct KeyObject {
     models: Vec<String>,
     /// Its own limits.
     limits: RateLimitsObject,
+    /// What it may spend; GET /v1/budgets says what it has.
+    budgets: Vec<BudgetSettings>,
 }
 
 impl KeyObject {
@@ -134,6 +142,11 @@ impl KeyObject {
             previous_expires_at: previous.map(|previous| seconds(previous.expires_at)),
             models: record.models,
             limits: record.limits.into(),
+            budgets: record
+                .budgets
+                .into_iter()
+                .map(BudgetSettings::from)
+                .collect(),
         }
     }
 }
@@ -164,6 +177,7 @@ impl Admin<'_> {
             expires_at: self.expiry(&fields)?.flatten(),
             models: fields.models("models")?.unwrap_or_default(),
             limits: fields.limits(RATE_LIMITS, record.limits)?,
+            budgets: fields.budgets("budgets")?.unwrap_or_default(),
             ..record
         };
         let failed = |error| store_error(error, key_not_found);
@@ -237,6 +251,7 @@ impl Admin<'_> {
                     expires_at: self.expiry(&fields)?.unwrap_or(record.expires_at),
                     models: fields.models("models")?.unwrap_or(record.models),
                     limits: fields.limits(RATE_LIMITS, record.limits)?,
+                    budgets: fields.budgets("budgets")?.unwrap_or(record.budgets),
                     ..record
                 })
             })

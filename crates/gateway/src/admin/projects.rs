@@ -7,10 +7,26 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::fields::{Fields, PROJECT_LIMITS};
-use super::{ATTEMPTS_MAX, Admin, LimitsObject, PAGE_MAX, project_not_found, seconds, store_error};
+use super::{
+    ATTEMPTS_MAX, Admin, BudgetSettings, LimitsObject, PAGE_MAX, project_not_found, seconds,
+    store_error,
+};
 
-const PROJECT_FIELDS: &[&str] = &["name", "display_name", "models", "default_model", "limits"];
-const PROJECT_PATCH_FIELDS: &[&str] = &["display_name", "models", "default_model", "limits"];
+const PROJECT_FIELDS: &[&str] = &[
+    "name",
+    "display_name",
+    "models",
+    "default_model",
+    "limits",
+    "budgets",
+];
+const PROJECT_PATCH_FIELDS: &[&str] = &[
+    "display_name",
+    "models",
+    "default_model",
+    "limits",
+    "budgets",
+];
 
 /// A project to be made.
 #[derive(ToSchema)]
@@ -26,6 +42,8 @@ pub(crate) struct ProjectRequest {
     default_model: Option<String>,
     /// Limits of all its keys together.
     limits: Option<LimitsObject>,
+    /// What all its keys together may spend; a change sets all of them anew.
+    budgets: Option<Vec<BudgetSettings>>,
 }
 
 /// What is changed of a project; what is absent stays, and null takes away.
@@ -40,6 +58,8 @@ pub(crate) struct ProjectPatch {
     default_model: Option<String>,
     /// Limits of all its keys together; those that are absent stay.
     limits: Option<LimitsObject>,
+    /// What all its keys together may spend; a change sets all of them anew.
+    budgets: Option<Vec<BudgetSettings>>,
 }
 
 /// A project.
@@ -60,6 +80,8 @@ pub(crate) struct ProjectObject {
     default_model: Option<String>,
     /// Limits of all its keys together.
     limits: LimitsObject,
+    /// What all its keys together may spend; GET /v1/budgets says what they have.
+    budgets: Vec<BudgetSettings>,
 }
 
 impl From<ProjectRecord> for ProjectObject {
@@ -73,6 +95,11 @@ impl From<ProjectRecord> for ProjectObject {
             models: settings.models,
             default_model: settings.default_model,
             limits: settings.limits.into(),
+            budgets: settings
+                .budgets
+                .into_iter()
+                .map(BudgetSettings::from)
+                .collect(),
         }
     }
 }
@@ -177,5 +204,6 @@ fn settings(fields: &Fields<'_>, now: ProjectSettings) -> Result<ProjectSettings
         models: fields.models("models")?.unwrap_or(now.models),
         default_model: fields.model("default_model")?.unwrap_or(now.default_model),
         limits: fields.limits(PROJECT_LIMITS, now.limits)?,
+        budgets: fields.budgets("budgets")?.unwrap_or(now.budgets),
     })
 }

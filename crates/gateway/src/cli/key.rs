@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::serve::DEFAULT_PROJECT;
 
 use super::administration::Administration;
-use super::limits::{self, LimitArguments};
+use super::limits::{self, BudgetArguments, LimitArguments};
 use super::output::plain;
 use super::{Failure, Session, seconds};
 
@@ -90,10 +90,12 @@ pub(super) struct KeyArguments {
     models: Vec<String>,
     #[command(flatten)]
     limits: LimitArguments,
+    #[command(flatten)]
+    budgets: BudgetArguments,
 }
 
 impl KeyArguments {
-    fn body(&self) -> Map<String, Value> {
+    fn body(&self) -> Result<Map<String, Value>, Failure> {
         let mut body = Map::new();
         if let Some(label) = &self.label {
             body.insert("label".to_owned(), label.as_str().into());
@@ -108,7 +110,8 @@ impl KeyArguments {
             body.insert("models".to_owned(), json!(self.models));
         }
         self.limits.add_to(&mut body);
-        body
+        self.budgets.add_to(&mut body)?;
+        Ok(body)
     }
 }
 
@@ -130,7 +133,7 @@ async fn run_with(
             settings,
             json,
         } => {
-            let mut body = settings.body();
+            let mut body = settings.body()?;
             body.insert("project".to_owned(), project.into());
             let created = admin.create_key(&Value::Object(body)).await;
             let created = created.map_err(|failure| failure.doing("create a key"))?;
@@ -153,7 +156,9 @@ async fn run_with(
             }
         }
         KeyCommand::Set { id, settings } => {
-            let changed = admin.update_key(&id, &Value::Object(settings.body())).await;
+            let changed = admin
+                .update_key(&id, &Value::Object(settings.body()?))
+                .await;
             changed.map_err(|failure| failure.doing(&format!("change `{}`", plain(&id))))?;
             session.output.note(&format!("changed {}", plain(&id)));
         }
@@ -196,6 +201,7 @@ fn show_keys(session: &Session, keys: &[Value]) {
             "SCOPES",
             "MODELS",
             "LIMITS",
+            "BUDGETS",
             "CREATED",
             "LAST USED",
             "STATE",
@@ -222,6 +228,7 @@ fn row(key: &Value) -> Vec<String> {
         words(&key["scopes"]),
         words(&key["models"]),
         limits::shown(key),
+        limits::shown_budgets(key),
         time(&key["created"]),
         time(&key["last_used_at"]),
         state,

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 
 use super::administration::Administration;
 use super::key::{text, words};
-use super::limits::{self, ContextLimitArguments, LimitArguments};
+use super::limits::{self, BudgetArguments, ContextLimitArguments, LimitArguments};
 use super::output::plain;
 use super::{Failure, Session};
 
@@ -59,10 +59,12 @@ pub(super) struct ProjectArguments {
     limits: LimitArguments,
     #[command(flatten)]
     context_limits: ContextLimitArguments,
+    #[command(flatten)]
+    budgets: BudgetArguments,
 }
 
 impl ProjectArguments {
-    fn body(&self) -> Map<String, Value> {
+    fn body(&self) -> Result<Map<String, Value>, Failure> {
         let mut body = Map::new();
         if let Some(display_name) = &self.display_name {
             body.insert("display_name".to_owned(), display_name.as_str().into());
@@ -75,7 +77,8 @@ impl ProjectArguments {
         }
         self.limits.add_to(&mut body);
         self.context_limits.add_to(&mut body);
-        body
+        self.budgets.add_to(&mut body)?;
+        Ok(body)
     }
 }
 
@@ -97,7 +100,7 @@ async fn run_with(
             settings,
             json,
         } => {
-            let mut body = settings.body();
+            let mut body = settings.body()?;
             body.insert("name".to_owned(), name.as_str().into());
             let created = admin.create_project(&Value::Object(body)).await;
             let created =
@@ -125,7 +128,7 @@ async fn run_with(
             }
         }
         ProjectCommand::Set { name, settings } => {
-            let body = Value::Object(settings.body());
+            let body = Value::Object(settings.body()?);
             let changed = admin.update_project(&name, &body).await;
             changed.map_err(|failure| failure.doing(&format!("change `{}`", plain(&name))))?;
             session.output.note(&format!("changed {}", plain(&name)));
@@ -142,10 +145,18 @@ fn show(session: &Session, projects: &[Value]) {
             words(&project["models"]),
             text(project, "default_model"),
             limits::shown(project),
+            limits::shown_budgets(project),
         ]
     };
     session.output.table(
-        &["NAME", "CALLED", "MODELS", "DEFAULT MODEL", "LIMITS"],
+        &[
+            "NAME",
+            "CALLED",
+            "MODELS",
+            "DEFAULT MODEL",
+            "LIMITS",
+            "BUDGETS",
+        ],
         projects.iter().map(row).collect(),
         "no projects",
     );

@@ -3,6 +3,7 @@
 //! These structs are also the source of the JSON schema, so that the comments on fields are what users read.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -78,6 +79,8 @@ pub(super) struct File {
     pub(super) responses: Responses,
     /// How the record of what was used and what it cost is kept.
     pub(super) ledger: LedgerTable,
+    /// How budgets of keys and projects are kept.
+    pub(super) budgets: BudgetsTable,
     /// Who may use the server.
     pub(super) auth: Auth,
     /// Loaded model files. Without any: one engine `default` with the default model, unless all models have a `route`.
@@ -176,6 +179,15 @@ pub(super) struct LedgerTable {
     pub(super) spool_dir: Option<Located<String>>,
     /// Most that they take there, MiB. Default: 1024.
     pub(super) spool_mib_max: Option<Located<u64>>,
+}
+
+/// How budgets of keys and projects are kept. They are set with `holdfast key` and `holdfast project`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct BudgetsTable {
+    /// What one unit of a currency is worth in US dollars, by ISO 4217 code, such as `CNY = "0.14"`: for budgets in another
+    /// currency than a model is charged in. Default: none, and such a request is refused.
+    pub(super) exchange_rates: BTreeMap<String, Located<String>>,
 }
 
 /// Rules for contexts.
@@ -317,6 +329,7 @@ impl File {
                 "contexts" => file.contexts = table(value, "[contexts]", problems),
                 "responses" => file.responses = table(value, "[responses]", problems),
                 "ledger" => file.ledger = table(value, "[ledger]", problems),
+                "budgets" => file.budgets = table(value, "[budgets]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),
                 "engines" => file.engines = tables(value, "engines", problems),
                 "upstreams" => file.upstreams = tables(value, "upstreams", problems),

@@ -9,7 +9,8 @@ use holdfast_protocol::context::OnTooSmall;
 use tracing_subscriber::EnvFilter;
 
 use super::file::{
-    Auth, CatalogTable, Contexts, EngineTable, File, LedgerTable, Located, Log, Responses, Server,
+    Auth, BudgetsTable, CatalogTable, Contexts, EngineTable, File, LedgerTable, Located, Log,
+    Responses, Server,
 };
 use super::problems::{ConfigErrors, Problems};
 use super::{
@@ -17,8 +18,10 @@ use super::{
     LogConfig, LogFormat, ResponsesConfig, ServerConfig, SharePrefixes,
 };
 use crate::app::{Catalog, LedgerOptions};
+use crate::budgets::Rates;
 use crate::keys::{CHOSEN_KEY_CHARACTERS_MIN, Secret, check_chosen};
 use crate::models::ModelReference;
+use holdfast_protocol::price::{Currency, Decimal};
 
 mod credentials;
 mod models;
@@ -92,6 +95,7 @@ pub(super) fn resolve(
         telemetry: operations::telemetry(&file.telemetry, &scope, &mut problems),
         responses: responses(&file.responses, &mut problems),
         ledger: ledger(&file.ledger, &server.data_dir, &scope, &mut problems),
+        exchange_rates: exchange_rates(&file.budgets, &mut problems),
         file: path.map(Path::to_path_buf),
         storage: storage(&file.storage, &scope, &mut problems),
         log: log(&file.log, environment, &mut problems),
@@ -308,6 +312,37 @@ fn ledger(
             problems,
         ),
     }
+}
+
+/// Nothing is worth so much, dollars.
+const EXCHANGE_RATE_MAX: Decimal = Decimal::from_parts(1_000_000, 0, 0, false, 0);
+
+fn exchange_rates(file: &BudgetsTable, problems: &mut Problems) -> Rates {
+    let mut rates = Vec::new();
+    for (code, written) in &file.exchange_rates {
+        let currency = code.parse::<Currency>().ok();
+        let rate = Decimal::from_str_exact(written.get().trim()).ok();
+        let rate = rate.filter(|rate| *rate > Decimal::ZERO && *rate <= EXCHANGE_RATE_MAX);
+        match (currency, rate) {
+            (Some(Currency::USD), _) => problems.add_with_help(
+                Some(written.span()),
+                "rates are in US dollars",
+                "a dollar is worth one",
+            ),
+            (Some(currency), Some(rate)) => rates.push((currency, rate)),
+            (None, _) => problems.add_with_help(
+                Some(written.span()),
+                "this is no currency",
+                "a currency is three capital letters such as CNY",
+            ),
+            (_, None) => problems.add_with_help(
+                Some(written.span()),
+                "this is no rate",
+                "write what one unit is worth in US dollars as a decimal number above zero, such as \"0.14\"",
+            ),
+        }
+    }
+    Rates::new(rates)
 }
 
 fn contexts(file: &Contexts, scope: &Scope<'_>, problems: &mut Problems) -> ContextsConfig {

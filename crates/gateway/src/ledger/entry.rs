@@ -1,7 +1,7 @@
 //! One request's row while it is being made.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use holdfast_protocol::usage::{BilledUsage, Receipt, Source};
@@ -12,6 +12,7 @@ use rand::RngExt;
 
 use super::Ledger;
 use crate::auth::Principal;
+use crate::budgets::Payer;
 
 /// Longest name of a model that is written down as a request gave it, bytes.
 const REQUESTED_MODEL_BYTES_MAX: usize = 256;
@@ -70,6 +71,11 @@ pub(crate) struct Entry(Option<Arc<Shared>>);
 struct Shared {
     ledger: Arc<Ledger>,
     began: Instant,
+    /// The row's.
+    id: String,
+    payer: OnceLock<Arc<Payer>>,
+    /// Of budgets, for the answer's head.
+    warnings: Mutex<Vec<String>>,
     /// `None`: written.
     row: Mutex<Option<LedgerRecord>>,
 }
@@ -93,6 +99,9 @@ impl Entry {
         Entry(Some(Arc::new(Shared {
             ledger,
             began: Instant::now(),
+            id: row.id.clone(),
+            payer: OnceLock::new(),
+            warnings: Mutex::default(),
             row: Mutex::new(Some(row)),
         })))
     }
@@ -103,6 +112,42 @@ impl Entry {
             row.project.clone_from(&principal.project);
             row.key_id = Some(principal.key_id.clone());
         });
+        if let Some(shared) = &self.0 {
+            shared.payer.get_or_init(|| {
+                Arc::new(Payer {
+                    project: principal.project.clone(),
+                    key_id: principal.key_id.clone(),
+                    terms: Arc::clone(&principal.terms),
+                })
+            });
+        }
+    }
+
+    /// Whose budgets hold; also when the row is written.
+    pub(crate) fn payer(&self) -> Option<Arc<Payer>> {
+        self.0.as_ref()?.payer.get().cloned()
+    }
+
+    /// The row's id, by which a reservation is settled.
+    pub(crate) fn row_id(&self) -> Option<&str> {
+        Some(self.0.as_ref()?.id.as_str())
+    }
+
+    /// A budget is nearly used up.
+    pub(crate) fn warn(&self, warning: String) {
+        if let Some(shared) = &self.0 {
+            let mut warnings = lock(&shared.warnings);
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
+            }
+        }
+    }
+
+    /// What the answer's head warns of.
+    pub(crate) fn warnings(&self) -> Vec<String> {
+        self.0
+            .as_ref()
+            .map_or_else(Vec::new, |shared| lock(&shared.warnings).clone())
     }
 
     /// The model's name as the request gave it.

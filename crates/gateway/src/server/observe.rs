@@ -31,6 +31,8 @@ use crate::ledger::{self, Entry};
 use crate::telemetry::{self, RequestSpan, Trace};
 
 const REQUEST_ID: &str = "x-request-id";
+/// For each budget that has passed its soft limit.
+const BUDGET_WARNING: &str = "x-holdfast-budget-warning";
 /// Where Anthropic's SDKs look for it.
 const ANTHROPIC_REQUEST_ID: &str = "request-id";
 const CLIENT_REQUEST_ID: &str = "x-client-request-id";
@@ -176,6 +178,11 @@ pub(super) async fn observe(
     let headers = response.headers_mut();
     if surface == Surface::Anthropic {
         headers.insert(ANTHROPIC_REQUEST_ID, request_id.clone());
+    }
+    for warning in record.trail.entry.warnings() {
+        if let Ok(warning) = HeaderValue::from_str(&warning) {
+            headers.append(BUDGET_WARNING, warning);
+        }
     }
     headers.insert(REQUEST_ID, request_id);
     if let Some(client_id) = client_id {

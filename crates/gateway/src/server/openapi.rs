@@ -9,8 +9,8 @@ use utoipa::{Modify, OpenApi};
 use holdfast_protocol::dialect::openai::wire;
 
 use super::{
-    admin, chat, contexts, estimate, google, messages, models, passthrough, reload, responses,
-    status, usage,
+    admin, budgets, chat, contexts, estimate, google, messages, models, passthrough, reload,
+    responses, status, usage,
 };
 
 #[derive(OpenApi)]
@@ -57,6 +57,7 @@ use super::{
         passthrough::audio_translations,
         usage::usage,
         usage::requests,
+        budgets::budgets,
         models::list,
         models::get,
         admin::create_project,

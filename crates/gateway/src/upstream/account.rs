@@ -303,6 +303,28 @@ impl Priced {
         self.price.storage(tokens, milliseconds)
     }
 
+    /// The most that so many tokens can cost: none is read from a cache, and all input is written at the dearest rate.
+    pub(super) fn most(&self, input_tokens: u64, output_tokens: u64) -> (Currency, Decimal) {
+        let rates = self.price.rates_for(input_tokens);
+        let input = rates
+            .writes
+            .values()
+            .copied()
+            .fold(rates.input, Decimal::max);
+        let of = |rate: Decimal, tokens: u64| {
+            rate.saturating_mul(Decimal::from(tokens)) / Decimal::from(1_000_000)
+        };
+        let cost = of(input, input_tokens).saturating_add(of(rates.output, output_tokens));
+        (self.currency, cost)
+    }
+
+    /// The most that a copy of a context can cost: written once, and kept for its whole life.
+    pub(super) fn most_for_copy(&self, tokens: u64, ttl_seconds: u32) -> (Currency, Decimal) {
+        let (currency, written) = self.most(tokens, 0);
+        let kept = self.storage(tokens, u64::from(ttl_seconds) * 1000);
+        (currency, written.saturating_add(kept))
+    }
+
     /// A cached token's price in input tokens; `None` where input is free.
     pub(super) fn read_multiple(&self) -> Option<Decimal> {
         self.price.rates.read_mult(self.reads)

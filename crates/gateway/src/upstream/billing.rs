@@ -83,6 +83,7 @@ pub(super) fn bill(
     }
     let row = LedgerRecord {
         project: payer.project.clone(),
+        key_id: key_of(&payer.entry),
         model: payer.model.clone(),
         context: context.map(|context| context.id.to_string()),
         ..row(target, ATTEMPT)
@@ -105,11 +106,17 @@ pub(super) fn bill_copy(
     }
     let row = LedgerRecord {
         project: context.project.clone(),
+        key_id: key_of(entry),
         model: context.model.clone(),
         context: Some(context.id.to_string()),
         ..row(target, if is_ping { PING } else { WARM })
     };
     shared.ledger.charge_apart(row, charge);
+}
+
+/// Whose budgets pay for it, too, where there was a request.
+fn key_of(entry: &Entry) -> Option<String> {
+    entry.payer().map(|payer| payer.key_id.clone())
 }
 
 /// A row of this kind for what `target` charges.

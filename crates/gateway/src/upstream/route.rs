@@ -108,6 +108,22 @@ impl RouteBackend {
         order
     }
 
+    /// Reserves the most that these tokens may cost at any of the upstreams, in the budgets that hold.
+    async fn reserve(
+        &self,
+        entry: &Entry,
+        input_tokens: u64,
+        output_tokens: u64,
+    ) -> Result<(), ApiError> {
+        let costs: Vec<_> = self
+            .targets
+            .iter()
+            .filter_map(|target| target.price(&self.shared))
+            .map(|price| price.most(input_tokens, output_tokens))
+            .collect();
+        self.shared.budgets.reserve(entry, &costs).await
+    }
+
     async fn home(&self, context: &ContextId) -> Option<String> {
         if let Some(home) = self.shared.warmth.home(context) {
             return Some(home);
@@ -420,6 +436,12 @@ impl Backend for RouteBackend {
             if !is_eager || target.upstream.breaker.gate() != Gate::Open {
                 return Ok(held);
             }
+            let costs: Vec<_> = target
+                .price(&self.shared)
+                .map(|price| price.most_for_copy(prefix.tokens, context.ttl_seconds))
+                .into_iter()
+                .collect();
+            self.shared.budgets.reserve(entry, &costs).await?;
             entry.asks(target.name(), &target.model);
             match plan::hold(
                 &self.shared,
@@ -543,6 +565,10 @@ impl Backend for RouteBackend {
     }
 
     async fn chat(&self, work: ChatWork) -> Result<Answer, ApiError> {
+        let choices = u64::from(work.composed.request.choices.max(1));
+        let output_tokens = u64::from(work.max_tokens).saturating_mul(choices);
+        self.reserve(&work.entry, input_estimate(&work), output_tokens)
+            .await?;
         let home = match &work.prefix {
             Some(part) => {
                 self.shared.handles.unchain(&part.context.id);

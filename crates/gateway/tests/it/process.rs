@@ -94,6 +94,12 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// Kills it with -9; what it leaves behind is in the folder.
+    pub(crate) async fn killed(mut self) -> TempDir {
+        self.child.kill().await.unwrap();
+        self.folder
+    }
+
     /// Waits for its end.
     pub(crate) async fn ended(mut self) -> i32 {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;

@@ -1,10 +1,12 @@
 //! Projects and keys.
 
 use holdfast_protocol::UnixMillis;
+use holdfast_protocol::price::{Currency, Decimal};
 
 use super::{NOW, assert_conflict, assert_not_found, in_parallel};
 use crate::{
-    KeyRecord, KeyScope, KeyStore, LimitSettings, PreviousSecret, ProjectRecord, ProjectSettings,
+    Budget, BudgetPeriod, KeyRecord, KeyScope, KeyStore, LimitSettings, PreviousSecret,
+    ProjectRecord, ProjectSettings,
 };
 
 /// A key with every field set; `seed` makes its id and hash.
@@ -26,8 +28,18 @@ pub fn sample_key(project: &str, seed: u8, created_at: UnixMillis) -> KeyRecord 
         previous: None,
         models: vec!["gpt-*".to_owned(), "big \u{0} 大".to_owned()],
         limits: sample_limits(),
+        budgets: Vec::new(),
         version: 0,
     }
+}
+
+fn sample_budgets() -> Vec<Budget> {
+    vec![Budget {
+        period: BudgetPeriod::Monthly,
+        currency: Currency::USD,
+        hard: Some(Decimal::new(10_050, 2)),
+        soft: None,
+    }]
 }
 
 fn sample_limits() -> LimitSettings {
@@ -174,6 +186,7 @@ pub async fn a_projects_settings_change_by_version(store: &dyn KeyStore) {
         models: vec!["gpt-*".to_owned()],
         default_model: Some("gpt-5".to_owned()),
         limits: sample_limits(),
+        budgets: sample_budgets(),
     };
     store.insert_project(&project).await.expect("new");
     assert_conflict(store.insert_project(&project).await);
@@ -233,6 +246,7 @@ pub async fn a_key_changes_by_version(store: &dyn KeyStore) {
         expires_at: None,
         models: Vec::new(),
         limits: LimitSettings::default(),
+        budgets: sample_budgets(),
         last_used_at: None,
         ..key.clone()
     };

@@ -6,12 +6,12 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 
 use super::MemoryStore;
-use crate::StoreError;
 use crate::ledger::{
     GroupBy, GroupKey, LEDGER_PAGE_MAX, LedgerFilter, LedgerGroup, LedgerGroups, LedgerRecord,
     LedgerRows, LedgerStore, LedgerTotals, group_cursor, paged, read_group_cursor, read_row_cursor,
     row_cursor,
 };
+use crate::{StoreError, budgets};
 
 /// All rows, by start and id, and where each id is.
 #[derive(Default)]
@@ -23,15 +23,22 @@ pub(super) struct Ledger {
 #[async_trait]
 impl LedgerStore for MemoryStore {
     async fn append(&self, rows: &[LedgerRecord]) -> Result<(), StoreError> {
-        let ledger = &mut self.state().ledger;
+        let mut state = self.state();
+        let state = &mut *state;
+        let ledger = &mut state.ledger;
         for row in rows {
             if ledger.started_at.contains_key(&row.id) {
                 continue;
+            }
+            for (place, amount) in budgets::spending([row]) {
+                let sum = state.spending.entry(place).or_default();
+                *sum = sum.saturating_add(amount).min(budgets::DAY_AMOUNT_MAX);
             }
             ledger.started_at.insert(row.id.clone(), row.started_at);
             let place = (row.started_at, row.id.clone());
             ledger.rows.insert(place, row.clone());
         }
+        state.running.settle(rows.iter().map(|row| row.id.as_str()));
         Ok(())
     }
 

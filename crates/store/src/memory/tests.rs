@@ -28,6 +28,11 @@ async fn ledger_conforms() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn budgets_conform() {
+    conformance::budgets(&MemoryStore::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn indexes_are_empty_when_all_contexts_are_gone() {
     let store = MemoryStore::new();
     conformance::contexts(&store).await;

@@ -13,7 +13,7 @@ use crate::{KeyRecord, KeyStore, ProjectRecord, StoreError};
 macro_rules! key_columns {
     () => {
         "id, project, hash, hint, label, scopes, created_at, revoked_at, expires_at, last_used_at, previous_hash, \
-         previous_expires_at, version, models, limits"
+         previous_expires_at, version, models, limits, budgets"
     };
 }
 
@@ -213,7 +213,7 @@ impl PostgresStore {
         let outcome = sqlx::query(concat!(
             "INSERT INTO keys (",
             key_columns!(),
-            ") SELECT $1, name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14 FROM projects WHERE name = $15"
+            ") SELECT $1, name, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15 FROM projects WHERE name = $16"
         ))
         .bind(&key.id)
         .bind(key.hash.as_slice())
@@ -229,6 +229,7 @@ impl PostgresStore {
         .bind(integer("version", key.version)?)
         .bind(rows::to_json("models", &key.models)?)
         .bind(rows::to_json("limits", &key.limits)?)
+        .bind(rows::to_json("budgets", &key.budgets)?)
         .bind(&key.project)
         .execute(&mut *self.connection().await?)
         .await
@@ -301,8 +302,8 @@ impl PostgresStore {
         let mut transaction = Self::begin(&mut connection).await?;
         let row = sqlx::query(concat!(
             "UPDATE keys SET hash = $1, hint = $2, previous_hash = $3, previous_expires_at = $4, label = $5, \
-             scopes = $6, expires_at = $7, models = $8, limits = $9, version = version + 1 \
-             WHERE id = $10 AND version = $11 RETURNING ",
+             scopes = $6, expires_at = $7, models = $8, limits = $9, budgets = $10, \
+             version = version + 1 WHERE id = $11 AND version = $12 RETURNING ",
             key_columns!()
         ))
         .bind(key.hash.as_slice())
@@ -314,6 +315,7 @@ impl PostgresStore {
         .bind(key.expires_at)
         .bind(rows::to_json("models", &key.models)?)
         .bind(rows::to_json("limits", &key.limits)?)
+        .bind(rows::to_json("budgets", &key.budgets)?)
         .bind(&key.id)
         .bind(integer("version", key.version)?)
         .fetch_optional(&mut *transaction)

@@ -202,6 +202,7 @@ pub(super) fn key(row: &PgRow) -> Result<KeyRecord, StoreError> {
         previous,
         models: from_json(row, "models")?,
         limits: from_json(row, "limits")?,
+        budgets: from_json(row, "budgets")?,
         version: count(row, "version")?,
     })
 }

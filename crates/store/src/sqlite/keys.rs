@@ -13,7 +13,7 @@ use crate::{KeyRecord, KeyStore, ProjectRecord, StoreError};
 macro_rules! key_columns {
     () => {
         "id, project, hash, hint, label, scopes, created_at, revoked_at, expires_at, last_used_at, previous_hash, \
-         previous_expires_at, version, models, limits"
+         previous_expires_at, version, models, limits, budgets"
     };
 }
 
@@ -130,7 +130,7 @@ impl KeyStore for SqliteStore {
         let outcome = sqlx::query(concat!(
             "INSERT INTO keys (",
             key_columns!(),
-            ") SELECT ?, name, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM projects WHERE name = ?"
+            ") SELECT ?, name, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM projects WHERE name = ?"
         ))
         .bind(&key.id)
         .bind(key.hash.as_slice())
@@ -146,6 +146,7 @@ impl KeyStore for SqliteStore {
         .bind(integer("version", key.version)?)
         .bind(json("models", serde_json::to_string(&key.models))?)
         .bind(json("limits", serde_json::to_string(&key.limits))?)
+        .bind(json("budgets", serde_json::to_string(&key.budgets))?)
         .bind(&key.project)
         .execute(&self.writer)
         .await
@@ -220,7 +221,7 @@ impl KeyStore for SqliteStore {
     async fn update_key(&self, key: &KeyRecord) -> Result<KeyRecord, StoreError> {
         let row = sqlx::query(concat!(
             "UPDATE keys SET hash = ?, hint = ?, previous_hash = ?, previous_expires_at = ?, label = ?, scopes = ?, \
-             expires_at = ?, models = ?, limits = ?, version = version + 1 WHERE id = ? AND version = ? RETURNING ",
+             expires_at = ?, models = ?, limits = ?, budgets = ?, version = version + 1 WHERE id = ? AND version = ? RETURNING ",
             key_columns!()
         ))
         .bind(key.hash.as_slice())
@@ -232,6 +233,7 @@ impl KeyStore for SqliteStore {
         .bind(key.expires_at)
         .bind(json("models", serde_json::to_string(&key.models))?)
         .bind(json("limits", serde_json::to_string(&key.limits))?)
+        .bind(json("budgets", serde_json::to_string(&key.budgets))?)
         .bind(&key.id)
         .bind(integer("version", key.version)?)
         .fetch_optional(&self.writer)

@@ -8,6 +8,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Row, Sqlite};
 
 use super::SqliteStore;
+use super::budgets::spend;
 use super::failure::failure;
 use super::rows::count;
 use crate::StoreError;
@@ -38,14 +39,22 @@ const SUMS: &str = "currency, \
 impl LedgerStore for SqliteStore {
     async fn append(&self, rows: &[LedgerRecord]) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
+        let mut new = Vec::new();
         for row in rows {
-            append_one(row)?
+            let appended = append_one(row)?
                 .build()
                 .execute(&mut *transaction)
                 .await
                 .map_err(failure)?;
+            if appended.rows_affected() > 0 {
+                new.push(row);
+            }
         }
-        transaction.commit().await.map_err(failure)
+        spend(&mut transaction, new).await?;
+        let mut running = self.running.lock().await;
+        transaction.commit().await.map_err(failure)?;
+        running.settle(rows.iter().map(|row| row.id.as_str()));
+        Ok(())
     }
 
     async fn query(

@@ -186,6 +186,7 @@ pub(super) fn key(row: &SqliteRow) -> Result<KeyRecord, StoreError> {
         previous,
         models: json("models", serde_json::from_str(required(row, "models")?))?,
         limits: json("limits", serde_json::from_str(required(row, "limits")?))?,
+        budgets: json("budgets", serde_json::from_str(required(row, "budgets")?))?,
         version: count(row, "version")?,
     })
 }

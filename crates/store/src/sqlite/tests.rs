@@ -64,6 +64,11 @@ async fn ledger_conforms() {
     conformance::ledger(&opened().await.1).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_conform() {
+    conformance::budgets(&opened().await.1).await;
+}
+
 #[tokio::test]
 async fn reopening_keeps_everything() {
     let (_directory, path) = directory();

@@ -67,4 +67,8 @@ pub(in crate::config) enum EventWord {
     ContextLost,
     /// A changed configuration can't be applied.
     ReloadFailed,
+    /// A budget has passed its soft limit.
+    BudgetWarning,
+    /// A request was refused because it could have cost more than a budget has left.
+    BudgetExceeded,
 }

@@ -121,5 +121,7 @@ fn kind(word: EventWord) -> EventKind {
         EventWord::UpstreamUp => EventKind::UpstreamUp,
         EventWord::ContextLost => EventKind::ContextLost,
         EventWord::ReloadFailed => EventKind::ReloadFailed,
+        EventWord::BudgetWarning => EventKind::BudgetWarning,
+        EventWord::BudgetExceeded => EventKind::BudgetExceeded,
     }
 }

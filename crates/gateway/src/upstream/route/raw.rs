@@ -14,6 +14,12 @@ use crate::upstream::Target;
 use crate::upstream::billing::Payer;
 use crate::upstream::raw::{Passing, RawSettlement};
 
+/// What is reserved for the answer of a request that is passed through, tokens. Most have none that is charged for.
+const PASSED_OUTPUT_TOKENS: u64 = 1_000;
+
+/// What is reserved for a form, tokens.
+const PASSED_FORM_TOKENS: u64 = 2_000;
+
 impl RouteBackend {
     /// Sends a request to the first upstream with its endpoint that answers.
     pub(super) async fn pass(&self, work: RawWork) -> Result<RawAnswer, ApiError> {
@@ -22,6 +28,8 @@ impl RouteBackend {
         if order.is_empty() {
             return Err(no_endpoint(work.path));
         }
+        self.reserve(&work.entry, passed_tokens(&work), PASSED_OUTPUT_TOKENS)
+            .await?;
         self.in_turn(order, |target| Box::pin(self.pass_to(target, &work)))
             .await
     }
@@ -65,6 +73,15 @@ impl RouteBackend {
         };
         work.entry.first_token();
         Ok(Passing::new(reply, first, until, settlement, permit).into_answer())
+    }
+}
+
+/// About how many tokens of input a request has whose meaning is not known here: four bytes of text are one, and a form
+/// is mostly a file, which is as many as a page.
+fn passed_tokens(work: &RawWork) -> u64 {
+    match work.body.is_form() {
+        true => PASSED_FORM_TOKENS,
+        false => (work.body.bytes().len() as u64).div_ceil(4),
     }
 }
 

@@ -43,6 +43,7 @@ fn code(error: &ApiError) -> String {
         ErrorKind::PayloadTooLarge => "RequestBodyTooLarge",
         ErrorKind::BodyTimeout => "RequestBodyTimeout",
         ErrorKind::HeadersTooLarge => "RequestHeaderTooLarge",
+        ErrorKind::BudgetExhausted => "BudgetExceeded",
         ErrorKind::RateLimited => "RateLimitExceeded",
         ErrorKind::Overloaded => "ServerOverloaded",
         ErrorKind::Internal => "InternalServiceError",
@@ -80,6 +81,7 @@ fn top_level_field(error: &ApiError) -> Option<&str> {
 fn type_word(kind: ErrorKind) -> &'static str {
     match kind.status() {
         401 => "Unauthorized",
+        402 => "PaymentRequired",
         403 => "Forbidden",
         404 => "NotFound",
         405 => "MethodNotAllowed",

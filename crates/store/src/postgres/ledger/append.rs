@@ -1,20 +1,30 @@
 //! Many rows in one statement.
 
+use std::collections::HashSet;
+
 use sqlx::{Postgres, QueryBuilder};
 
 use crate::StoreError;
 use crate::columns::integer;
 use crate::ledger::LedgerRecord;
 use crate::ledger::statements::COLUMNS;
-use crate::postgres::PostgresStore;
 use crate::postgres::failure::Failure;
+use crate::postgres::{PostgresStore, budgets};
 
 impl PostgresStore {
     pub(super) async fn try_append(&self, rows: &[&LedgerRecord]) -> Result<(), Failure> {
-        statement(rows)?
-            .build()
-            .execute(&mut *self.connection().await?)
-            .await?;
+        let mut connection = self.connection().await?;
+        let mut transaction = PostgresStore::begin(&mut connection).await?;
+        let appended: HashSet<String> = statement(rows)?
+            .build_query_scalar()
+            .fetch_all(&mut *transaction)
+            .await?
+            .into_iter()
+            .collect();
+        let new = rows.iter().filter(|row| appended.contains(&row.id));
+        budgets::spend(&mut transaction, new.copied()).await?;
+        budgets::settle(&mut transaction, rows.iter().map(|row| row.id.as_str())).await?;
+        transaction.commit().await?;
         Ok(())
     }
 }
@@ -85,7 +95,7 @@ fn statement(rows: &[&LedgerRecord]) -> Result<QueryBuilder<Postgres>, StoreErro
         .push_bind(texts(|row| &row.cost_source))
         .push_bind(optional(|row| &row.cache_status))
         .push_bind(optional(|row| &row.cache_reason));
-    query.push(") ON CONFLICT (id) DO NOTHING");
+    query.push(") ON CONFLICT (id) DO NOTHING RETURNING id");
     Ok(query)
 }
 

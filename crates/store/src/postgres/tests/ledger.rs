@@ -18,6 +18,11 @@ async fn ledger_conforms() {
     conformance::ledger(&opened().await).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn budgets_conform() {
+    conformance::budgets(&opened().await).await;
+}
+
 #[tokio::test]
 async fn the_ledger_is_as_in_memory_at_every_step() {
     agrees_with_memory(&opened().await, 200).await;

@@ -39,6 +39,7 @@ fn type_word(kind: ErrorKind) -> &'static str {
             "not_found_error"
         }
         ErrorKind::PayloadTooLarge | ErrorKind::HeadersTooLarge => "request_too_large",
+        ErrorKind::BudgetExhausted => "billing_error",
         ErrorKind::RateLimited => "rate_limit_error",
         ErrorKind::Overloaded | ErrorKind::Unavailable => "overloaded_error",
         ErrorKind::Internal | ErrorKind::BadGateway => "api_error",

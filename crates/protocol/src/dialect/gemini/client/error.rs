@@ -45,6 +45,8 @@ fn status(kind: ErrorKind) -> (u16, &'static str) {
         ErrorKind::PayloadTooLarge => (413, "INVALID_ARGUMENT"),
         ErrorKind::BodyTimeout => (408, "DEADLINE_EXCEEDED"),
         ErrorKind::HeadersTooLarge => (431, "INVALID_ARGUMENT"),
+        // Google has no code for it; clients repeat a 429, which would be in vain.
+        ErrorKind::BudgetExhausted => (402, "RESOURCE_EXHAUSTED"),
         ErrorKind::RateLimited | ErrorKind::Overloaded => (429, "RESOURCE_EXHAUSTED"),
         ErrorKind::Internal => (500, "INTERNAL"),
         // The one of Google's codes that means: send the same again. Its clients do, for a busy session, too.

@@ -162,6 +162,8 @@ fn usage_body(usage: &Usage, surface: Surface) -> Value {
 pub(super) fn error_code(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::RateLimited | ErrorKind::Overloaded => "rate_limit_exceeded",
+        // OpenAI's word for an account without credit.
+        ErrorKind::BudgetExhausted => "insufficient_quota",
         kind if kind.status() == 400 => "invalid_prompt",
         _ => "server_error",
     }
