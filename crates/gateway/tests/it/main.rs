@@ -7,6 +7,7 @@
 
 mod auth;
 mod budgets;
+mod chaos;
 mod chat;
 mod contexts;
 mod create;
