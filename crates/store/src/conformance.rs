@@ -24,6 +24,7 @@ pub mod listing;
 mod numbers;
 pub mod postgres_server;
 pub mod responses;
+pub mod sealing;
 pub mod stored;
 pub mod turns;
 pub mod upstreams;

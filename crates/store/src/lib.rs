@@ -16,8 +16,10 @@ pub mod keys;
 pub mod ledger;
 pub mod memory;
 pub mod postgres;
+pub mod reseal;
 pub mod responses;
 mod rows;
+mod sealed;
 pub mod sqlite;
 pub mod upstreams;
 
@@ -28,6 +30,7 @@ pub use ledger::{
 };
 pub use memory::MemoryStore;
 pub use postgres::{PostgresOptions, PostgresStore};
+pub use reseal::{ResealPosition, ResealStep};
 pub use responses::{
     Chain, ChainLink, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
     ResponseUsage,

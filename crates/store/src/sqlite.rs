@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_protocol::context::{Context, ContextContent};
+use holdfast_seal::Keyring;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
@@ -24,6 +25,7 @@ mod contexts;
 mod failure;
 mod keys;
 mod ledger;
+mod reseal;
 mod responses;
 mod rows;
 mod touch;
@@ -49,6 +51,7 @@ const SCRUB_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Everything in one SQLite file.
 pub struct SqliteStore {
+    keys: Keyring,
     writer: SqlitePool,
     readers: SqlitePool,
     scrubber: SqlitePool,
@@ -65,6 +68,28 @@ impl SqliteStore {
     /// `Corrupt` for a file that is damaged, another program's, or of a newer version; `Unavailable` when it can't be
     /// opened or written.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_sealed(path, &Keyring::none()).await
+    }
+
+    /// The same, with what clients said sealed by the keyring's key. What is there already stays as it is until it is
+    /// sealed anew ([`SqliteStore::reseal`]).
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; `Corrupt` also when something may be sealed with a key that the keyring has not got.
+    pub async fn open_sealed(path: impl AsRef<Path>, keys: &Keyring) -> Result<Self, StoreError> {
+        let store = Self::open_beside(path, keys).await?;
+        if let Err(error) = store.use_data_key().await {
+            store.close().await;
+            return Err(error);
+        }
+        Ok(store)
+    }
+
+    /// The same, without taking down that the keyring's key is used: for whoever must not be the first to use it.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open_sealed`].
+    pub async fn open_beside(path: impl AsRef<Path>, keys: &Keyring) -> Result<Self, StoreError> {
         let path = path.as_ref();
         create_file(path).map_err(|error| {
             StoreError::Unavailable(format!("the database file can't be made: {error}"))
@@ -93,6 +118,7 @@ impl SqliteStore {
         }
 
         let store = SqliteStore {
+            keys: keys.clone(),
             writer,
             readers: pool(READERS_MAX)
                 .connect_lazy_with(options.clone().pragma("query_only", "ON")),
@@ -104,7 +130,14 @@ impl SqliteStore {
         let connection = store.writer.acquire().await.map_err(failure)?;
         store.scrub(&connection).await;
         drop(connection);
-        Ok(store)
+        let used = store.data_keys().await;
+        match used.and_then(|used| crate::reseal::check(keys, &used)) {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// Stores many contexts in one transaction: all or none. For imports and benchmarks.
@@ -117,7 +150,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         for (context, content) in contexts {
-            contexts::insert(&mut transaction, context, content).await?;
+            contexts::insert(&mut transaction, &self.keys, context, content).await?;
         }
         transaction.commit().await.map_err(failure)
     }

@@ -19,6 +19,7 @@ use crate::responses::{
     ResponseUsage,
 };
 use crate::rows::responses::{self as rows, response_columns};
+use crate::sealed::StoredResponse;
 
 #[async_trait]
 impl ResponseStore for PostgresStore {
@@ -135,6 +136,7 @@ impl PostgresStore {
         head: Option<&HeadChange>,
     ) -> Result<(), Failure> {
         let project = &record.project;
+        let stored = StoredResponse::of(&self.keys, record);
         let mut connection = self.connection().await?;
         let mut transaction = Self::begin(&mut connection).await?;
         if let Some(id) = &record.previous {
@@ -152,8 +154,8 @@ impl PostgresStore {
         };
         let sequence: i64 = sqlx::query_scalar(
             "INSERT INTO responses (id, project, previous, tree, kept, created_at, expires_at, bytes, model, \
-             conversation, messages, input, body) \
-             VALUES ($1, $2, $3, $4, FALSE, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING sequence",
+             conversation, messages, input, body, overhead) \
+             VALUES ($1, $2, $3, $4, FALSE, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING sequence",
         )
         .bind(&record.id)
         .bind(project)
@@ -164,9 +166,10 @@ impl PostgresStore {
         .bind(integer("bytes", record.bytes())?)
         .bind(record.model.as_bytes())
         .bind(&record.conversation)
-        .bind(&record.messages)
-        .bind(&record.input)
-        .bind(&record.body)
+        .bind(stored.messages)
+        .bind(stored.input)
+        .bind(stored.body)
+        .bind(stored.overhead)
         .fetch_one(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -199,7 +202,10 @@ impl PostgresStore {
         .bind(now)
         .fetch_optional(&mut *self.connection().await?)
         .await?;
-        Ok(rows::response(&row.ok_or(StoreError::NotFound)?)?)
+        Ok(rows::response(
+            &self.keys,
+            &row.ok_or(StoreError::NotFound)?,
+        )?)
     }
 
     async fn try_chain(
@@ -213,10 +219,10 @@ impl PostgresStore {
         // The way up stops as soon as it is too long, and then no messages are read: `length` needs none of them.
         let rows = sqlx::query(
             "WITH RECURSIVE chain (sequence, previous, number, bytes) AS ( \
-               SELECT sequence, previous, 1::bigint, length(messages)::bigint FROM responses \
+               SELECT sequence, previous, 1::bigint, length(messages) - overhead FROM responses \
                WHERE id = $1 AND project = $2 AND NOT kept AND expires_at > $3 \
                UNION ALL \
-               SELECT r.sequence, r.previous, chain.number + 1, chain.bytes + length(r.messages) \
+               SELECT r.sequence, r.previous, chain.number + 1, chain.bytes + length(r.messages) - r.overhead \
                FROM chain JOIN responses AS r ON r.sequence = chain.previous AND r.project = $2 \
                WHERE chain.number <= $4 AND chain.bytes <= $5), \
              length_of (whole) AS (SELECT max(number) <= $4 AND max(bytes) <= $5 FROM chain) \
@@ -231,7 +237,7 @@ impl PostgresStore {
         .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(rows::chain(&rows)?)
+        Ok(rows::chain(&self.keys, project, &rows)?)
     }
 
     async fn try_delete_response(

@@ -17,6 +17,7 @@ mod failures;
 mod ledger;
 mod outage;
 mod races;
+mod sealing;
 
 async fn options() -> PostgresOptions {
     PostgresOptions::new(PostgresServer::shared().database().await)

@@ -15,6 +15,7 @@ mod agreement;
 mod damage;
 mod erasure;
 mod responses;
+mod sealing;
 
 fn directory() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();

@@ -164,6 +164,7 @@ async fn an_empty_file_and_a_half_made_one_are_completed() {
         "responses",
         "response_usage",
         "ledger",
+        "data_keys",
     ] {
         let statement = format!("DROP TABLE {table}");
         store
