@@ -23,6 +23,7 @@ mod models;
 mod output;
 mod seconds;
 mod serve;
+mod storage;
 mod usage;
 
 pub(crate) use failure::Failure;
@@ -85,6 +86,9 @@ enum Command {
     Models(models::ModelsCommand),
     /// Sum up what was used and what it cost
     Usage(usage::UsageArguments),
+    /// Seal what is stored
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
     /// Create and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -173,6 +177,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Context(command) => contexts::run(session, command).await,
         Command::Models(command) => models::run(session, command).await,
         Command::Usage(arguments) => usage::run(session, arguments).await,
+        Command::Storage(command) => storage::run(session, command).await,
         Command::Key(command) => key::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());

@@ -14,6 +14,8 @@ use holdfast_store::PostgresOptions;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use crate::data_key::{EncryptionConfig, KeySource};
+
 use crate::app::{Catalog, LedgerOptions, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
@@ -41,6 +43,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where contexts, keys and responses are kept.
     pub storage: StorageConfig,
+    /// `[storage.encryption]`.
+    pub encryption: EncryptionConfig,
     /// `[server.tls]`.
     pub tls: Option<TlsConfig>,
     /// Logging.

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod contexts;
+pub mod data_key;
 mod events;
 mod idempotency;
 pub mod keys;

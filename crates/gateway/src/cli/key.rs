@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::client::Patience;
 use crate::config::StorageConfig;
 use crate::keys;
-use crate::serve::{DEFAULT_PROJECT, DataDir, DataDirLock, OpenStore, now};
+use crate::serve::{DEFAULT_PROJECT, DataDir, DataDirLock, OpenStore, data_keys, now};
 
 use super::output::plain;
 use super::{Failure, Session, connection};
@@ -226,7 +226,8 @@ impl Offline {
             false => None,
         };
         Ok(Some(Offline {
-            store: OpenStore::open(&config.storage, &data_dir).await?,
+            store: OpenStore::open_beside(&config.storage, &data_keys(&config).await?, &data_dir)
+                .await?,
             _lock: lock,
         }))
     }
