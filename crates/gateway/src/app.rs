@@ -454,6 +454,14 @@ impl App {
     pub async fn erase_ledger(&self) -> Result<u64, StoreError> {
         self.ledger.erase(self.now()).await
     }
+
+    /// Tells the store when keys were last used, as happens by itself once a minute.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn write_key_uses(&self) -> Result<(), StoreError> {
+        self.authenticator.write_uses().await
+    }
 }
 
 fn in_flight(limits: &Limits) -> Arc<Semaphore> {

@@ -13,14 +13,17 @@ use serde_json::Value;
 use crate::client::Patience;
 use crate::config::{Config, Environment, Flags};
 
+mod administration;
 mod chat;
 mod connection;
 mod contexts;
 mod doctor;
 mod failure;
 mod key;
+mod limits;
 mod models;
 mod output;
+mod project;
 mod seconds;
 mod serve;
 mod storage;
@@ -89,9 +92,12 @@ enum Command {
     /// Seal what is stored
     #[command(subcommand)]
     Storage(storage::StorageCommand),
-    /// Create and revoke API keys
+    /// Create, change and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Create and change projects
+    #[command(subcommand)]
+    Project(project::ProjectCommand),
     /// Check the configuration, print its schema, or let a running server read it again
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -179,6 +185,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Usage(arguments) => usage::run(session, arguments).await,
         Command::Storage(command) => storage::run(session, command).await,
         Command::Key(command) => key::run(session, command).await,
+        Command::Project(command) => project::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());
             Ok(())

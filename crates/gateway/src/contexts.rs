@@ -19,7 +19,7 @@ use holdfast_protocol::context::{
     ContextContent, ContextPage, CreateContext, CreateSurface, ForkContext, ProfileKind,
 };
 use holdfast_protocol::{ApiError, Context, ContextId, Message, UnixMillis};
-use holdfast_store::{LivingContext, StoreError};
+use holdfast_store::{LimitSettings, LivingContext, StoreError};
 use rand::RngExt;
 use tokio::sync::oneshot;
 use tokio_util::task::TaskTracker;
@@ -344,7 +344,13 @@ impl Contexts {
         context: &Context,
     ) -> Result<CreateGuard, ApiError> {
         let counted = LivingContext::from(context);
-        let reserve = || self.living.reserve(&counted);
+        let limits = match self.store.project(&context.project).await {
+            Ok(project) => project.settings.limits,
+            // Without keys nobody has made one.
+            Err(StoreError::NotFound) => LimitSettings::default(),
+            Err(error) => return Err(store_error(error)),
+        };
+        let reserve = || self.living.reserve(&counted, &limits);
         if reserve().is_err() {
             // Expired contexts that the sweeper has not met yet must not stand in the way.
             self.sweep().await.map_err(store_error)?;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use data_encoding::BASE32_NOPAD;
 use holdfast_protocol::UnixMillis;
-use holdfast_store::{KeyRecord, KeyScope};
+use holdfast_store::{KeyRecord, KeyScope, LimitSettings, PreviousSecret};
 use rand::RngExt;
 use rand::distr::Alphanumeric;
 use sha2::{Digest, Sha256};
@@ -53,14 +53,24 @@ pub fn new_key(
     scopes: &[KeyScope],
     now: UnixMillis,
 ) -> (Secret, KeyRecord) {
-    let random: String = rand::rng()
-        .sample_iter(Alphanumeric)
-        .take(RANDOM_CHARACTERS)
-        .map(char::from)
-        .collect();
-    let secret = Secret(format!("{KEY_PREFIX}{random}"));
-    let hint = secret.0.chars().take(KEY_PREFIX.len() + 5).collect();
+    let (secret, hint) = new_secret();
     let record = record(&secret, hint, project, label, scopes, now);
+    (secret, record)
+}
+
+/// The same key with a new secret; the one so far is good until `previous_expires_at`, and the one before no longer.
+pub fn rotated(record: KeyRecord, previous_expires_at: UnixMillis) -> (Secret, KeyRecord) {
+    let (secret, hint) = new_secret();
+    let previous = PreviousSecret {
+        hash: record.hash,
+        expires_at: previous_expires_at,
+    };
+    let record = KeyRecord {
+        hash: hash(&secret.0),
+        hint,
+        previous: Some(previous),
+        ..record
+    };
     (secret, record)
 }
 
@@ -118,7 +128,25 @@ fn record(
         scopes,
         created_at: now,
         revoked_at: None,
+        expires_at: None,
+        last_used_at: None,
+        previous: None,
+        models: Vec::new(),
+        limits: LimitSettings::default(),
+        version: 0,
     }
+}
+
+/// A random secret, and as much of it as is shown later.
+fn new_secret() -> (Secret, String) {
+    let random: String = rand::rng()
+        .sample_iter(Alphanumeric)
+        .take(RANDOM_CHARACTERS)
+        .map(char::from)
+        .collect();
+    let secret = Secret(format!("{KEY_PREFIX}{random}"));
+    let hint = secret.0.chars().take(KEY_PREFIX.len() + 5).collect();
+    (secret, hint)
 }
 
 fn new_key_id() -> String {

@@ -2,6 +2,7 @@
 //!
 //! The library is everything; the binary only calls [`cli::main`].
 
+mod admin;
 mod admission;
 pub mod app;
 pub mod auth;

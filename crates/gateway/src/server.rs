@@ -28,8 +28,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{any, delete, get, post};
+use axum::routing::{any, get, post};
 use holdfast_protocol::ApiError;
+use holdfast_store::KeyScope;
 
 use crate::app::App;
 
@@ -38,29 +39,37 @@ pub use openapi::openapi;
 
 /// All routes. The same API is there twice, under the paths of OpenAI's and of Ark's SDKs.
 pub fn router(app: Arc<App>) -> Router {
-    let inference = Router::new()
+    let opened_by = |scope: KeyScope, routes: Router<Arc<App>>| {
+        routes.route_layer(from_fn_with_state(
+            (Arc::clone(&app), scope),
+            access::scoped,
+        ))
+    };
+    let opened_by_any_key = |routes: Router<Arc<App>>| {
+        routes.route_layer(from_fn_with_state(Arc::clone(&app), access::keyed))
+    };
+    let api = |context_writes: Router<Arc<App>>| {
+        opened_by(KeyScope::Inference, chats())
+            .merge(opened_by(KeyScope::ContextsRead, context_reads()))
+            .merge(opened_by(KeyScope::ContextsWrite, context_writes))
+            .merge(opened_by_any_key(key_reads()))
+    };
+    let inference = |routes| opened_by(KeyScope::Inference, routes);
+    let client_routes = Router::new()
         .nest(
             "/v1",
-            api(contexts::create_openai)
-                .merge(anthropic())
-                .merge(openai()),
+            api(context_writes(contexts::create_openai))
+                .merge(inference(anthropic()))
+                .merge(inference(openai())),
         )
         .nest(
             "/api/v3",
-            api(contexts::create_ark).merge(stored_responses(responses::create_ark)),
+            api(context_writes(contexts::create_ark))
+                .merge(inference(stored_responses(responses::create_ark))),
         )
-        .merge(google())
-        .route_layer(from_fn_with_state(Arc::clone(&app), access::inference));
+        .merge(opened_by_any_key(google()));
 
-    let admin = Router::new()
-        // Keys: make one, list them, revoke one.
-        .route(
-            "/admin/v1/keys",
-            post(admin::create_key).get(admin::list_keys),
-        )
-        .route("/admin/v1/keys/{id}", delete(admin::revoke_key))
-        .route("/admin/v1/config/reload", post(reload::reload))
-        .route_layer(from_fn_with_state(Arc::clone(&app), access::admin));
+    let admin = opened_by(KeyScope::Admin, administration());
 
     let open = Router::new()
         // For load balancers and monitoring.
@@ -70,7 +79,7 @@ pub fn router(app: Arc<App>) -> Router {
         // For people and generators.
         .route("/openapi.json", get(status::openapi_document));
 
-    inference
+    client_routes
         .merge(admin)
         .route_layer(from_fn_with_state(
             Arc::clone(&app),
@@ -142,34 +151,80 @@ fn google() -> Router<Arc<App>> {
     router
 }
 
-/// The API below its prefix. Create differs by surface: Ark's SDK leaves `mode` out and means `session`.
-fn api<H, T>(create: H) -> Router<Arc<App>>
+/// What operators do.
+fn administration() -> Router<Arc<App>> {
+    Router::new()
+        .route(
+            "/admin/v1/projects",
+            post(admin::create_project).get(admin::list_projects),
+        )
+        .route(
+            "/admin/v1/projects/{name}",
+            get(admin::get_project).patch(admin::update_project),
+        )
+        .route(
+            "/admin/v1/keys",
+            post(admin::create_key).get(admin::list_keys),
+        )
+        .route(
+            "/admin/v1/keys/{id}",
+            get(admin::get_key)
+                .patch(admin::update_key)
+                .delete(admin::revoke_key),
+        )
+        .route("/admin/v1/keys/{id}/rotate", post(admin::rotate_key))
+        .route("/admin/v1/config/reload", post(reload::reload))
+}
+
+/// Looking at contexts. An id may also come in Google's long form, percent-encoded or not.
+fn context_reads() -> Router<Arc<App>> {
+    Router::new()
+        .route("/context/estimate", post(estimate::estimate))
+        .route("/context", get(contexts::list))
+        .route("/context/{id}", get(contexts::get))
+        .route("/context/cachedContents/{id}", get(contexts::get))
+        .route(
+            "/context/projects/{project}/locations/{location}/cachedContents/{id}",
+            get(contexts::get),
+        )
+}
+
+/// Changing contexts. Create differs by surface: Ark's SDK leaves `mode` out and means `session`.
+fn context_writes<H, T>(create: H) -> Router<Arc<App>>
 where
     H: axum::handler::Handler<T, Arc<App>>,
     T: 'static,
 {
-    let context = || {
-        get(contexts::get)
-            .patch(contexts::patch)
-            .delete(contexts::delete)
-    };
+    let change = || axum::routing::patch(contexts::patch).delete(contexts::delete);
     Router::new()
-        // Contexts. An id may also come in Google's long form, percent-encoded or not.
         .route("/context/create", post(create))
-        .route("/context/estimate", post(estimate::estimate))
-        .route("/context", get(contexts::list))
-        .route("/context/{id}", context())
+        .route("/context/{id}", change())
         .route("/context/{id}/fork", post(contexts::fork))
-        .route("/context/cachedContents/{id}", context())
+        .route("/context/cachedContents/{id}", change())
         .route("/context/cachedContents/{id}/fork", post(contexts::fork))
         .route(
             "/context/projects/{project}/locations/{location}/cachedContents/{id}",
-            context(),
+            change(),
         )
         .route(
             "/context/projects/{project}/locations/{location}/cachedContents/{id}/fork",
             post(contexts::fork),
         )
+}
+
+/// What every key may look at, each as much of it as is its own.
+fn key_reads() -> Router<Arc<App>> {
+    Router::new()
+        // Models. Their names may have slashes.
+        .route("/models", get(models::list))
+        // What was used and what it cost.
+        .route("/usage", get(usage::usage))
+        .route("/usage/requests", get(usage::requests))
+}
+
+/// What asks a model.
+fn chats() -> Router<Arc<App>> {
+    Router::new()
         // Chat. Both take any context; the second one needs one.
         .route("/chat/completions", post(chat::chat_completions))
         .route(
@@ -187,9 +242,4 @@ where
             post(passthrough::audio_transcriptions),
         )
         .route("/audio/translations", post(passthrough::audio_translations))
-        // What was used and what it cost.
-        .route("/usage", get(usage::usage))
-        .route("/usage/requests", get(usage::requests))
-        // Models. Their names may have slashes.
-        .route("/models", get(models::list))
 }

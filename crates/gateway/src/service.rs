@@ -21,6 +21,9 @@ const SWEEP_EVERY: Duration = Duration::from_secs(5);
 /// How often what other replicas have made and removed is looked for: every so many sweeps.
 const CENSUS_EVERY: u32 = 6;
 
+/// How often the store is told when keys were last used.
+const WRITE_USES_EVERY: Duration = Duration::from_secs(60);
+
 /// Reads the configuration once more.
 pub type Reread = Box<dyn Fn() -> BoxFuture<'static, Result<Renewal, ReloadError>> + Send + Sync>;
 
@@ -90,6 +93,9 @@ impl Service {
         let service = Arc::clone(self);
         app.tasks
             .spawn(async move { service.sweep_until_stopped().await });
+        let service = Arc::clone(self);
+        app.tasks
+            .spawn(async move { service.write_uses_until_stopped().await });
         let (ledger, stopping) = (Arc::clone(&app.ledger), app.stopping.clone());
         app.tasks.spawn(async move { ledger.run(stopping).await });
         let (ledger, stopping) = (Arc::clone(&app.ledger), app.stopping.clone());
@@ -169,6 +175,20 @@ impl Service {
             let shared = Arc::clone(&app.upstreams.shared);
             app.tasks
                 .spawn(crate::upstream::tend_until(shared, targets, ended));
+        }
+    }
+
+    async fn write_uses_until_stopped(&self) {
+        let stopping = self.app().stopping.clone();
+        let mut is_stopping = false;
+        while !is_stopping {
+            tokio::select! {
+                () = stopping.cancelled() => is_stopping = true,
+                () = tokio::time::sleep(WRITE_USES_EVERY) => {}
+            }
+            if let Err(error) = self.app().write_key_uses().await {
+                tracing::warn!(%error, "the last uses of keys can't be stored now");
+            }
         }
     }
 

@@ -78,6 +78,12 @@ pub async fn keys(store: &dyn KeyStore) {
     keys::ids_and_hashes_are_unique(store).await;
     keys::lists_are_oldest_first(store).await;
     keys::the_first_revocation_counts(store).await;
+    keys::a_projects_settings_change_by_version(store).await;
+    keys::projects_are_paged_by_name(store).await;
+    keys::a_key_changes_by_version(store).await;
+    keys::a_rotated_key_is_found_by_both_secrets(store).await;
+    keys::the_last_use_moves_forward(store).await;
+    keys::keys_are_paged_oldest_first(store).await;
 }
 
 /// Everything a [`ResponseStore`] promises.

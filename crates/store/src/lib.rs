@@ -23,7 +23,9 @@ mod sealed;
 pub mod sqlite;
 pub mod upstreams;
 
-pub use keys::{KeyRecord, KeyScope, KeyStore, ProjectRecord};
+pub use keys::{
+    KeyRecord, KeyScope, KeyStore, LimitSettings, PreviousSecret, ProjectRecord, ProjectSettings,
+};
 pub use ledger::{
     GroupBy, GroupKey, LedgerFilter, LedgerGroup, LedgerGroups, LedgerMoney, LedgerRecord,
     LedgerRows, LedgerStore, LedgerTotals,

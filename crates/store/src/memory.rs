@@ -8,13 +8,14 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod keys;
 mod ledger;
 mod responses;
 mod upstreams;
 
 use crate::cursor::Cursor;
 use crate::{
-    AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, KeyStore, LIST_LIMIT_MAX,
+    AccountRecord, AppendTurn, ContextStore, HandleRecord, KeyRecord, LIST_LIMIT_MAX,
     LivingContext, ProjectRecord, StoreError,
 };
 
@@ -45,6 +46,8 @@ struct State {
     projects: BTreeMap<String, ProjectRecord>,
     keys: HashMap<String, KeyRecord>,
     key_ids: HashMap<[u8; 32], String>,
+    /// By the hash before the last rotation.
+    previous_key_ids: HashMap<[u8; 32], String>,
     /// By place and name; whether it is to be dropped.
     handles: BTreeMap<(String, String), (HandleRecord, bool)>,
     /// Owner and end, by name.
@@ -296,69 +299,6 @@ impl ContextStore for MemoryStore {
             .filter(|context| !context.is_expired(now))
             .map(LivingContext::from)
             .collect())
-    }
-}
-
-#[async_trait]
-impl KeyStore for MemoryStore {
-    async fn ensure_project(
-        &self,
-        name: &str,
-        now: UnixMillis,
-    ) -> Result<ProjectRecord, StoreError> {
-        let mut state = self.state();
-        let project = state
-            .projects
-            .entry(name.to_owned())
-            .or_insert_with(|| ProjectRecord {
-                name: name.to_owned(),
-                created_at: now,
-            });
-        Ok(project.clone())
-    }
-
-    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
-        Ok(self.state().projects.values().cloned().collect())
-    }
-
-    async fn insert_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
-        let mut state = self.state();
-        if !state.projects.contains_key(&key.project) {
-            return Err(StoreError::NotFound);
-        }
-        if state.keys.contains_key(&key.id) || state.key_ids.contains_key(&key.hash) {
-            return Err(StoreError::Conflict);
-        }
-        state.key_ids.insert(key.hash, key.id.clone());
-        state.keys.insert(key.id.clone(), key.clone());
-        Ok(())
-    }
-
-    async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
-        let state = self.state();
-        let id = state.key_ids.get(hash);
-        Ok(id.and_then(|id| state.keys.get(id)).cloned())
-    }
-
-    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
-        let state = self.state();
-        let mut keys: Vec<KeyRecord> = state
-            .keys
-            .values()
-            .filter(|key| project.is_none_or(|project| key.project == project))
-            .cloned()
-            .collect();
-        keys.sort_unstable_by(|left, right| {
-            (left.created_at, &left.id).cmp(&(right.created_at, &right.id))
-        });
-        Ok(keys)
-    }
-
-    async fn revoke_key(&self, id: &str, now: UnixMillis) -> Result<KeyRecord, StoreError> {
-        let mut state = self.state();
-        let key = state.keys.get_mut(id).ok_or(StoreError::NotFound)?;
-        key.revoked_at.get_or_insert(now);
-        Ok(key.clone())
     }
 }
 

@@ -308,6 +308,26 @@ impl KeyStore for FaultyStore {
             .await
     }
 
+    async fn project(&self, name: &str) -> Result<ProjectRecord, StoreError> {
+        self.inner.project(name).await
+    }
+
+    async fn insert_project(&self, project: &ProjectRecord) -> Result<(), StoreError> {
+        self.inner.insert_project(project).await
+    }
+
+    async fn update_project(&self, project: &ProjectRecord) -> Result<ProjectRecord, StoreError> {
+        self.inner.update_project(project).await
+    }
+
+    async fn page_projects(
+        &self,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<ProjectRecord>, StoreError> {
+        self.inner.page_projects(after, limit).await
+    }
+
     async fn insert_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
         self.inner.insert_key(key).await
     }
@@ -319,6 +339,27 @@ impl KeyStore for FaultyStore {
 
     async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
         self.inner.list_keys(project).await
+    }
+
+    async fn key(&self, id: &str) -> Result<KeyRecord, StoreError> {
+        self.inner.key(id).await
+    }
+
+    async fn page_keys(
+        &self,
+        project: Option<&str>,
+        after: Option<&KeyRecord>,
+        limit: u32,
+    ) -> Result<Vec<KeyRecord>, StoreError> {
+        self.inner.page_keys(project, after, limit).await
+    }
+
+    async fn update_key(&self, key: &KeyRecord) -> Result<KeyRecord, StoreError> {
+        self.inner.update_key(key).await
+    }
+
+    async fn touch_keys(&self, uses: &[(String, UnixMillis)]) -> Result<(), StoreError> {
+        self.inner.touch_keys(uses).await
     }
 
     async fn revoke_key(&self, id: &str, now: UnixMillis) -> Result<KeyRecord, StoreError> {

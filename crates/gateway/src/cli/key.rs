@@ -1,40 +1,68 @@
-//! `holdfast key`: over HTTP while a server runs, else in the store itself.
+//! `holdfast key`.
 
-use clap::{Subcommand, ValueEnum};
-use holdfast_store::{KeyRecord, KeyScope, StoreError};
-use reqwest::Method;
-use serde_json::{Value, json};
+use clap::{Args, Subcommand};
+use serde_json::{Map, Value, json};
 
-use crate::client::Patience;
-use crate::config::StorageConfig;
-use crate::keys;
-use crate::serve::{DEFAULT_PROJECT, DataDir, DataDirLock, OpenStore, data_keys, now};
+use crate::serve::DEFAULT_PROJECT;
 
+use super::administration::Administration;
+use super::limits::{self, LimitArguments};
 use super::output::plain;
-use super::{Failure, Session, connection};
+use super::{Failure, Session, seconds};
 
-/// As the HTTP API has it.
-const LABEL_CHARACTERS_MAX: usize = 100;
+/// The scopes as they are written.
+const SCOPES: [&str; 5] = [
+    "inference",
+    "contexts:read",
+    "contexts:write",
+    "usage:read",
+    "admin",
+];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum KeyCommand {
     /// Make a key and show it, once
     Create {
-        /// What to call it in lists
-        #[arg(long, default_value = "")]
-        label: String,
         /// Project it belongs to; made if it is new
         #[arg(long, default_value = DEFAULT_PROJECT)]
         project: String,
-        /// What it may do; can be given more than once
-        #[arg(long = "scope", value_enum, default_values = ["inference"])]
-        scopes: Vec<Scope>,
+        #[command(flatten)]
+        settings: KeyArguments,
         /// Print JSON
         #[arg(long)]
         json: bool,
     },
     /// List keys; the keys themselves are not kept and can't be shown
     List {
+        /// Only this project's
+        #[arg(long)]
+        project: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a key's settings
+    Show {
+        /// Id from `key list`
+        id: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Change a key's settings; those that are not named stay
+    Set {
+        /// Id from `key list`
+        id: String,
+        #[command(flatten)]
+        settings: KeyArguments,
+    },
+    /// Give a key a new secret and show it, once
+    Rotate {
+        /// Id from `key list`
+        id: String,
+        /// How long the secret so far may still be used: seconds, or a number with a unit such as 30m, 2h or 7d
+        #[arg(long, value_name = "TIME", value_parser = seconds::parse)]
+        overlap: Option<u64>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -46,256 +74,176 @@ pub(super) enum KeyCommand {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Scope {
-    /// Everything, keys included
-    Admin,
-    /// Chat and contexts of its project
-    Inference,
+#[derive(Debug, Args)]
+pub(super) struct KeyArguments {
+    /// What to call it in lists
+    #[arg(long)]
+    label: Option<String>,
+    /// What it may do; can be given more than once [default of a new key: inference]
+    #[arg(long = "scope", value_name = "SCOPE", value_parser = SCOPES)]
+    scopes: Vec<String>,
+    /// When it ends by itself: seconds from now, or a number with a unit such as 12h or 30d
+    #[arg(long, value_name = "TIME", value_parser = seconds::parse)]
+    expires_in: Option<u64>,
+    /// A model that it may use, or the beginning of names followed by `*`; can be given more than once
+    #[arg(long = "model", value_name = "NAME")]
+    models: Vec<String>,
+    #[command(flatten)]
+    limits: LimitArguments,
 }
 
-impl Scope {
-    fn word(self) -> &'static str {
-        KeyScope::from(self).as_str()
-    }
-}
-
-impl From<Scope> for KeyScope {
-    fn from(scope: Scope) -> Self {
-        match scope {
-            Scope::Admin => KeyScope::Admin,
-            Scope::Inference => KeyScope::Inference,
+impl KeyArguments {
+    fn body(&self) -> Map<String, Value> {
+        let mut body = Map::new();
+        if let Some(label) = &self.label {
+            body.insert("label".to_owned(), label.as_str().into());
         }
+        if !self.scopes.is_empty() {
+            body.insert("scopes".to_owned(), json!(self.scopes));
+        }
+        if let Some(expires_in) = self.expires_in {
+            body.insert("expires_in".to_owned(), expires_in.into());
+        }
+        if !self.models.is_empty() {
+            body.insert("models".to_owned(), json!(self.models));
+        }
+        self.limits.add_to(&mut body);
+        body
     }
 }
 
 pub(super) async fn run(session: &Session, command: KeyCommand) -> Result<(), Failure> {
+    let admin = Administration::open(session).await?;
+    let done = run_with(&admin, session, command).await;
+    admin.close().await;
+    done
+}
+
+async fn run_with(
+    admin: &Administration,
+    session: &Session,
+    command: KeyCommand,
+) -> Result<(), Failure> {
     match command {
         KeyCommand::Create {
-            label,
             project,
-            scopes,
+            settings,
             json,
         } => {
-            check_project(&project)?;
-            if label.chars().count() > LABEL_CHARACTERS_MAX {
-                return Err(Failure::usage(format!(
-                    "the label may have at most {LABEL_CHARACTERS_MAX} characters"
-                )));
-            }
-            let created = create(session, &label, &project, &scopes)
-                .await
-                .map_err(|failure| failure.doing("create a key"))?;
-            if json {
-                session.output.json(&created);
-                return Ok(());
-            }
-            session.output.note(&format!(
-                "{} of project {project}; shown only now:",
-                text(&created, "id")
-            ));
-            session.output.line(&text(&created, "key"));
+            let mut body = settings.body();
+            body.insert("project".to_owned(), project.into());
+            let created = admin.create_key(&Value::Object(body)).await;
+            let created = created.map_err(|failure| failure.doing("create a key"))?;
+            show_secret(session, &created, json);
         }
-        KeyCommand::List { json } => {
-            let keys = list(session)
-                .await
-                .map_err(|failure| failure.doing("list the keys"))?;
-            if json {
-                session.output.json(&Value::Array(keys));
-                return Ok(());
+        KeyCommand::List { project, json } => {
+            let keys = admin.keys(project.as_deref()).await;
+            let keys = keys.map_err(|failure| failure.doing("list the keys"))?;
+            match json {
+                true => session.output.json(&Value::Array(keys)),
+                false => show_keys(session, &keys),
             }
-            let rows = keys.iter().map(row).collect();
-            session.output.table(
-                &[
-                    "ID", "PROJECT", "LABEL", "BEGINS", "SCOPES", "CREATED", "STATE",
-                ],
-                rows,
-                "no keys",
-            );
+        }
+        KeyCommand::Show { id, json } => {
+            let key = admin.key(&id).await;
+            let key = key.map_err(|failure| failure.doing(&format!("show `{}`", plain(&id))))?;
+            match json {
+                true => session.output.json(&key),
+                false => show_keys(session, &[key]),
+            }
+        }
+        KeyCommand::Set { id, settings } => {
+            let changed = admin.update_key(&id, &Value::Object(settings.body())).await;
+            changed.map_err(|failure| failure.doing(&format!("change `{}`", plain(&id))))?;
+            session.output.note(&format!("changed {}", plain(&id)));
+        }
+        KeyCommand::Rotate { id, overlap, json } => {
+            let body = json!({"overlap_seconds": overlap.unwrap_or(0)});
+            let rotated = admin.rotate_key(&id, &body).await;
+            let rotated =
+                rotated.map_err(|failure| failure.doing(&format!("rotate `{}`", plain(&id))))?;
+            show_secret(session, &rotated, json);
         }
         KeyCommand::Revoke { id } => {
-            revoke(session, &id)
-                .await
-                .map_err(|failure| failure.doing(&format!("revoke `{}`", plain(&id))))?;
+            let revoked = admin.revoke_key(&id).await;
+            revoked.map_err(|failure| failure.doing(&format!("revoke `{}`", plain(&id))))?;
             session.output.note(&format!("revoked {}", plain(&id)));
         }
     }
     Ok(())
 }
 
-async fn create(
-    session: &Session,
-    label: &str,
-    project: &str,
-    scopes: &[Scope],
-) -> Result<Value, Failure> {
-    if let Some(offline) = Offline::open(session).await? {
-        let scopes: Vec<KeyScope> = scopes.iter().copied().map(KeyScope::from).collect();
-        let (secret, record) = keys::new_key(project, label, &scopes, now());
-        let store = offline.store.store();
-        let made = async {
-            store.ensure_project(project, now()).await?;
-            store.insert_key(&record).await
-        };
-        let made = made.await;
-        offline.store.close().await;
-        made.map_err(store_failure)?;
-        let mut shown = key_json(&record);
-        shown["key"] = secret.expose().into();
-        return Ok(shown);
+fn show_secret(session: &Session, key: &Value, json: bool) {
+    if json {
+        session.output.json(key);
+        return;
     }
-    let scopes: Vec<&str> = scopes.iter().map(|scope| scope.word()).collect();
-    let body = json!({"project": project, "label": label, "scopes": scopes});
-    let client = connection::client(session)?;
-    Ok(client
-        .call(
-            Method::POST,
-            &["admin", "v1", "keys"],
-            &[],
-            Some(&body),
-            Patience::Short,
-        )
-        .await?)
+    session.output.note(&format!(
+        "{} of project {}; shown only now:",
+        text(key, "id"),
+        text(key, "project")
+    ));
+    session.output.line(&text(key, "key"));
 }
 
-async fn list(session: &Session) -> Result<Vec<Value>, Failure> {
-    if let Some(offline) = Offline::open(session).await? {
-        let keys = offline.store.store().list_keys(None).await;
-        offline.store.close().await;
-        let keys = keys.map_err(store_failure)?;
-        return Ok(keys.iter().map(key_json).collect());
-    }
-    let answer = connection::client(session)?
-        .call(
-            Method::GET,
-            &["admin", "v1", "keys"],
-            &[],
-            None,
-            Patience::Short,
-        )
-        .await?;
-    Ok(answer["data"].as_array().cloned().unwrap_or_default())
-}
-
-async fn revoke(session: &Session, id: &str) -> Result<(), Failure> {
-    if let Some(offline) = Offline::open(session).await? {
-        let revoked = offline.store.store().revoke_key(id, now()).await;
-        offline.store.close().await;
-        return revoked.map(drop).map_err(store_failure);
-    }
-    connection::client(session)?
-        .call(
-            Method::DELETE,
-            &["admin", "v1", "keys", id],
-            &[],
-            None,
-            Patience::Short,
-        )
-        .await?;
-    Ok(())
-}
-
-/// The store, opened by this process because no server of this machine has it.
-struct Offline {
-    store: OpenStore,
-    /// What keeps servers from opening it meanwhile, where it is nobody else's.
-    _lock: Option<DataDirLock>,
-}
-
-impl Offline {
-    /// `None` when a server is to be asked: one was named, or one owns the data directory.
-    async fn open(session: &Session) -> Result<Option<Self>, Failure> {
-        if session.url.is_some() || session.environment.get("HOLDFAST_URL").is_some() {
-            return Ok(None);
-        }
-        let config = session.config()?;
-        let data_dir = DataDir::new(&config.server.data_dir);
-        if data_dir.is_locked() {
-            return Ok(None);
-        }
-        let is_own = config.storage == StorageConfig::Sqlite;
-        if is_own && !data_dir.database().is_file() {
-            return Err(Failure::new(format!(
-                "there is no server and no database in {}",
-                data_dir.path().display()
-            ))
-            .help("start a server with `holdfast serve`, or name its folder with --data-dir or its address with --url"));
-        }
-        let lock = match is_own {
-            true => Some(data_dir.lock()?),
-            false => None,
-        };
-        Ok(Some(Offline {
-            store: OpenStore::open_beside(&config.storage, &data_keys(&config).await?, &data_dir)
-                .await?,
-            _lock: lock,
-        }))
-    }
-}
-
-fn store_failure(error: StoreError) -> Failure {
-    match error {
-        StoreError::NotFound => {
-            Failure::new("there is no such key").help("`holdfast key list` shows the ids")
-        }
-        other => Failure::new(other.to_string()).help("`holdfast doctor` checks the database"),
-    }
-}
-
-fn check_project(name: &str) -> Result<(), Failure> {
-    let sound = (1..=63).contains(&name.len())
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if sound {
-        return Ok(());
-    }
-    Err(Failure::usage(format!(
-        "`{}` is no project name: use 1 to 63 lower-case letters, digits and `-`",
-        plain(name)
-    )))
-}
-
-/// The same fields as the HTTP API shows.
-fn key_json(record: &KeyRecord) -> Value {
-    json!({
-        "id": record.id,
-        "object": "key",
-        "project": record.project,
-        "label": record.label,
-        "hint": record.hint,
-        "scopes": record.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>(),
-        "created": record.created_at / 1000,
-        "revoked_at": record.revoked_at.map(|at| at / 1000),
-    })
+fn show_keys(session: &Session, keys: &[Value]) {
+    session.output.table(
+        &[
+            "ID",
+            "PROJECT",
+            "LABEL",
+            "BEGINS",
+            "SCOPES",
+            "MODELS",
+            "LIMITS",
+            "CREATED",
+            "LAST USED",
+            "STATE",
+        ],
+        keys.iter().map(row).collect(),
+        "no keys",
+    );
 }
 
 fn row(key: &Value) -> Vec<String> {
-    let scopes: Vec<&str> = key["scopes"]
-        .as_array()
-        .map(|scopes| scopes.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default();
-    let created = key["created"]
-        .as_i64()
-        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
-        .map(|time| time.to_string())
-        .unwrap_or_default();
-    let state = if key["revoked_at"].is_null() {
-        "active"
-    } else {
-        "revoked"
+    let state = match (key["revoked_at"].is_null(), key["expires_at"].as_i64()) {
+        (false, _) => "revoked".to_owned(),
+        (true, Some(expires_at)) => match seconds::until(expires_at).as_str() {
+            "expired" => "expired".to_owned(),
+            left => format!("ends in {left}"),
+        },
+        (true, None) => "active".to_owned(),
     };
     vec![
         text(key, "id"),
         text(key, "project"),
         text(key, "label"),
         text(key, "hint"),
-        scopes.join(" "),
-        created,
-        state.into(),
+        words(&key["scopes"]),
+        words(&key["models"]),
+        limits::shown(key),
+        time(&key["created"]),
+        time(&key["last_used_at"]),
+        state,
     ]
 }
 
-fn text(value: &Value, field: &str) -> String {
+fn time(value: &Value) -> String {
+    value
+        .as_i64()
+        .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok())
+        .map(|time| time.to_string())
+        .unwrap_or_default()
+}
+
+/// The entries of a list, on one line.
+pub(super) fn words(list: &Value) -> String {
+    let words = list.as_array().into_iter().flatten();
+    let words: Vec<&str> = words.filter_map(Value::as_str).collect();
+    words.join(" ")
+}
+
+/// A field's text.
+pub(super) fn text(value: &Value, field: &str) -> String {
     value[field].as_str().unwrap_or_default().to_owned()
 }

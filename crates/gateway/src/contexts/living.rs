@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_protocol::{ApiError, ContextId, ErrorKind};
-use holdfast_store::LivingContext;
+use holdfast_store::{LimitSettings, LivingContext};
 
 use crate::events::Events;
 
@@ -57,23 +57,29 @@ impl Living {
         }
     }
 
-    /// Counts a context that is being made, if its project's limits allow one more.
-    pub(super) fn reserve(&self, context: &LivingContext) -> Result<(), ApiError> {
+    /// Counts a context that is being made, if its project's limits allow one more: its own, or else those of the
+    /// configuration.
+    pub(super) fn reserve(
+        &self,
+        context: &LivingContext,
+        limits: &LimitSettings,
+    ) -> Result<(), ApiError> {
+        let contexts_max = limits.contexts.unwrap_or(self.contexts_max);
+        let tokens_max = limits.context_tokens.unwrap_or(self.tokens_max);
         let mut counts = self.counts();
         let (contexts, held_tokens) = counts
             .projects
             .get(context.project.as_str())
             .map_or((0, 0), |total| (total.contexts, total.tokens));
-        if contexts >= self.contexts_max {
+        if contexts >= contexts_max {
             return Err(limit_reached(format!(
                 "{contexts} living contexts, which is its limit"
             )));
         }
         let tokens = context.prefix_tokens;
-        if held_tokens.saturating_add(tokens) > self.tokens_max {
+        if held_tokens.saturating_add(tokens) > tokens_max {
             return Err(limit_reached(format!(
-                "{held_tokens} tokens in living contexts; {tokens} more would exceed its limit of {}",
-                self.tokens_max
+                "{held_tokens} tokens in living contexts; {tokens} more would exceed its limit of {tokens_max}"
             )));
         }
         counts.insert(context, false);

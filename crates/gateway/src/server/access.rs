@@ -21,15 +21,28 @@ use crate::keys::Secret;
 /// Longest credential that is looked up, bytes.
 const CREDENTIAL_BYTES_MAX: usize = 512;
 
-/// For routes that use models and contexts.
-pub(super) async fn inference(
-    State(app): State<Arc<App>>,
+/// For routes that a scope opens.
+pub(super) async fn scoped(
+    State((app, scope)): State<(Arc<App>, KeyScope)>,
     request: Request,
     next: Next,
 ) -> Response {
+    with_scope(&app, Some(scope), request, next).await
+}
+
+/// For routes that every key opens, or that find out themselves which scope they need.
+pub(super) async fn keyed(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    with_scope(&app, None, request, next).await
+}
+
+async fn with_scope(app: &App, scope: Option<KeyScope>, request: Request, next: Next) -> Response {
     let mut request = request;
-    if let Err(error) = let_in(&app, KeyScope::Inference, &mut request).await {
+    if let Err(error) = let_in(app, scope, &mut request).await {
         return reply::error(&error);
+    }
+    if scope == Some(KeyScope::Admin) {
+        // What manages the gateway does not wait in line: a full server is one that wants managing.
+        return next.run(request).await;
     }
     // Projects share the server, so that who asks must be known before anybody waits in line.
     let project = request.extensions().get::<Principal>();
@@ -46,17 +59,8 @@ pub(super) async fn inference(
     response
 }
 
-/// For routes that manage the gateway. They do not wait in line: a full server is one that wants managing.
-pub(super) async fn admin(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let mut request = request;
-    match let_in(&app, KeyScope::Admin, &mut request).await {
-        Ok(()) => next.run(request).await,
-        Err(error) => reply::error(&error),
-    }
-}
-
 /// Checks the key, and notes in the request who asks.
-async fn let_in(app: &App, scope: KeyScope, request: &mut Request) -> Result<(), ApiError> {
+async fn let_in(app: &App, scope: Option<KeyScope>, request: &mut Request) -> Result<(), ApiError> {
     let credential = credential(request.headers())
         .map(Secret::new)
         .or_else(|| query_key(request.uri(), request.headers()));
@@ -68,18 +72,20 @@ async fn let_in(app: &App, scope: KeyScope, request: &mut Request) -> Result<(),
 
 async fn principal(
     app: &App,
-    scope: KeyScope,
+    scope: Option<KeyScope>,
     credential: Option<Secret>,
     trail: Option<Trail>,
 ) -> Result<Principal, ApiError> {
     let principal = app
         .authenticator
-        .authenticate(credential.as_ref().map(Secret::expose))
+        .authenticate(credential.as_ref().map(Secret::expose), app.now())
         .await?;
     if let Some(trail) = trail {
         trail.set_principal(&principal);
     }
-    principal.require(scope)?;
+    if let Some(scope) = scope {
+        principal.require(scope)?;
+    }
     Ok(principal)
 }
 

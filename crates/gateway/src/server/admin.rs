@@ -1,73 +1,125 @@
-//! `/admin/v1/keys`: for the operator.
+//! `/admin/v1`: projects and keys, for the operator. What a request means is in [`crate::admin`].
 
 use std::sync::Arc;
 
+use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use holdfast_protocol::{ApiError, ErrorKind};
-use holdfast_store::{KeyRecord, KeyScope, StoreError};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde_json::{Value, json};
 
 use super::body::JsonBody;
 use super::reply::{self, Failure};
+use crate::admin::{
+    Admin, KeyList, KeyObject, KeyPatch, KeyRequest, PAGE_MAX, ProjectList, ProjectObject,
+    ProjectPatch, ProjectRequest, RotateRequest,
+};
 use crate::app::App;
-use crate::keys;
 
-const DEFAULT_PROJECT: &str = "default";
-const PROJECT_BYTES_MAX: usize = 63;
-const LABEL_CHARACTERS_MAX: usize = 100;
-
-/// A key to be made.
-#[derive(Debug, Deserialize, ToSchema)]
-pub(super) struct KeyRequest {
-    /// Lower-case letters, digits and `-`, at most 63; `default` when absent. Made if it is new.
-    project: Option<String>,
-    /// A name for people.
-    label: Option<String>,
-    /// `admin`, `inference` or both; `inference` when absent.
-    scopes: Option<Vec<String>>,
-}
-
-/// A key as the operator sees it.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct KeyObject {
-    /// Public id.
-    id: String,
-    /// `key`.
-    #[schema(example = "key")]
-    object: &'static str,
-    /// The secret; only in the answer that makes it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<String>,
-    /// The tenant.
-    project: String,
-    /// A name for people.
-    label: String,
-    /// What it may do.
-    scopes: Vec<&'static str>,
-    /// The secret's first characters.
-    hint: String,
-    /// Unix seconds.
-    created: i64,
-    /// Unix seconds; null while it is in force.
-    revoked_at: Option<i64>,
-}
-
-/// All keys.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct KeyList {
-    /// `list`.
-    #[schema(example = "list")]
-    object: &'static str,
-    /// Oldest first, revoked ones included.
-    data: Vec<KeyObject>,
-}
-
-/// Which keys are listed.
+/// Which part of a list is meant.
 #[derive(Debug, Deserialize)]
-pub(super) struct KeyQuery {
+pub(super) struct ListQuery {
     project: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+impl ListQuery {
+    fn cursor(&self) -> Option<&str> {
+        self.cursor.as_deref().filter(|cursor| !cursor.is_empty())
+    }
+
+    fn limit(&self) -> Result<u32, ApiError> {
+        let Some(limit) = self.limit.as_deref().filter(|limit| !limit.is_empty()) else {
+            return Ok(PAGE_MAX);
+        };
+        let limit = limit.parse().ok();
+        limit
+            .filter(|limit| (1..=PAGE_MAX).contains(limit))
+            .ok_or_else(|| {
+                let problem = format!("must be a whole number from 1 to {PAGE_MAX}");
+                ApiError::invalid("limit", problem)
+            })
+    }
+}
+
+/// Make a project
+#[utoipa::path(
+    post,
+    path = "/admin/v1/projects",
+    tag = "admin",
+    request_body = ProjectRequest,
+    responses((status = 200, description = "The project", body = ProjectObject))
+)]
+pub(super) async fn create_project(
+    State(app): State<Arc<App>>,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let request = body.decode(decode)?;
+    reply::object(&admin(&app).create_project(&request).await?)
+}
+
+/// List projects
+#[utoipa::path(
+    get,
+    path = "/admin/v1/projects",
+    tag = "admin",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 1000; 1000 when absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of projects, by name", body = ProjectList))
+)]
+pub(super) async fn list_projects(
+    State(app): State<Arc<App>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let query = known_query(query)?;
+    let admin = admin(&app);
+    reply::object(&admin.list_projects(query.cursor(), query.limit()?).await?)
+}
+
+/// Get a project
+#[utoipa::path(
+    get,
+    path = "/admin/v1/projects/{name}",
+    tag = "admin",
+    params(("name" = String, Path, description = "The project's name")),
+    responses((status = 200, description = "The project", body = ProjectObject))
+)]
+pub(super) async fn get_project(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    reply::object(&admin(&app).project(&known_path(name)).await?)
+}
+
+/// Change a project
+///
+/// Fields that are absent stay as they are; null takes a setting away.
+#[utoipa::path(
+    patch,
+    path = "/admin/v1/projects/{name}",
+    tag = "admin",
+    params(("name" = String, Path, description = "The project's name")),
+    request_body = ProjectPatch,
+    responses((status = 200, description = "The project as it is now", body = ProjectObject))
+)]
+pub(super) async fn update_project(
+    State(app): State<Arc<App>>,
+    name: Result<Path<String>, PathRejection>,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let request = body.decode(decode)?;
+    let name = known_path(name);
+    let changing = Arc::clone(&app);
+    to_the_end(&app, async move {
+        let updated = admin(&changing).update_project(&name, &request).await;
+        changing.authenticator.forget_project(&name);
+        updated
+    })
+    .await
 }
 
 /// Make a key
@@ -84,34 +136,8 @@ pub(super) async fn create_key(
     State(app): State<Arc<App>>,
     body: JsonBody,
 ) -> Result<Response, Failure> {
-    let request: KeyRequest = body.decode(decode)?;
-    let project = request
-        .project
-        .as_deref()
-        .filter(|project| !project.is_empty())
-        .unwrap_or(DEFAULT_PROJECT);
-    check_project(project)?;
-    let label = request.label.unwrap_or_default();
-    if label.chars().count() > LABEL_CHARACTERS_MAX {
-        return Err(ApiError::invalid(
-            "label",
-            format!("may have at most {LABEL_CHARACTERS_MAX} characters"),
-        )
-        .into());
-    }
-    let scopes = scopes(request.scopes.as_deref())?;
-    let now = app.now();
-    let (secret, record) = keys::new_key(project, &label, &scopes, now);
-    app.store
-        .ensure_project(project, now)
-        .await
-        .map_err(store_error)?;
-    app.store.insert_key(&record).await.map_err(store_error)?;
-    tracing::info!(key.id = record.id, project, "a key was made");
-    reply::object(&KeyObject {
-        key: Some(secret.expose().to_owned()),
-        ..object(&record)
-    })
+    let request = body.decode(decode)?;
+    reply::object(&admin(&app).create_key(&request).await?)
 }
 
 /// List keys
@@ -119,33 +145,97 @@ pub(super) async fn create_key(
     get,
     path = "/admin/v1/keys",
     tag = "admin",
-    params(("project" = Option<String>, Query, description = "Only this project's")),
-    responses((status = 200, description = "The keys, without their secrets", body = KeyList))
+    params(
+        ("project" = Option<String>, Query, description = "Only this project's"),
+        ("limit" = Option<u32>, Query, description = "1 to 1000; 1000 when absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of keys, without their secrets", body = KeyList))
 )]
 pub(super) async fn list_keys(
     State(app): State<Arc<App>>,
-    query: Result<Query<KeyQuery>, axum::extract::rejection::QueryRejection>,
+    query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(query) = query.map_err(|_| {
-        ApiError::new(
-            ErrorKind::InvalidParameter,
-            "The query of the URL is malformed.",
-        )
-    })?;
-    let records = app
-        .store
-        .list_keys(query.project.as_deref())
-        .await
-        .map_err(store_error)?;
-    reply::object(&KeyList {
-        object: "list",
-        data: records.iter().map(object).collect(),
+    let query = known_query(query)?;
+    let (project, cursor, limit) = (query.project.as_deref(), query.cursor(), query.limit()?);
+    reply::object(&admin(&app).list_keys(project, cursor, limit).await?)
+}
+
+/// Get a key
+#[utoipa::path(
+    get,
+    path = "/admin/v1/keys/{id}",
+    tag = "admin",
+    params(("id" = String, Path, description = "The key's public id")),
+    responses((status = 200, description = "The key, without its secret", body = KeyObject))
+)]
+pub(super) async fn get_key(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Failure> {
+    reply::object(&admin(&app).key(&known_path(id)).await?)
+}
+
+/// Change a key
+///
+/// Fields that are absent stay as they are; null takes a setting away. What was changed counts from the next request on.
+#[utoipa::path(
+    patch,
+    path = "/admin/v1/keys/{id}",
+    tag = "admin",
+    params(("id" = String, Path, description = "The key's public id")),
+    request_body = KeyPatch,
+    responses((status = 200, description = "The key as it is now", body = KeyObject))
+)]
+pub(super) async fn update_key(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let request = body.decode(decode)?;
+    let id = known_path(id);
+    let changing = Arc::clone(&app);
+    to_the_end(&app, async move {
+        let updated = admin(&changing).update_key(&id, &request).await;
+        changing.authenticator.forget(&id);
+        updated
     })
+    .await
+}
+
+/// Rotate a key
+///
+/// It gets a new secret, which is in this answer and nowhere else. The one so far may be used for `overlap_seconds` more.
+#[utoipa::path(
+    post,
+    path = "/admin/v1/keys/{id}/rotate",
+    tag = "admin",
+    params(("id" = String, Path, description = "The key's public id")),
+    request_body = Option<RotateRequest>,
+    responses((status = 200, description = "The key, with its new secret", body = KeyObject))
+)]
+pub(super) async fn rotate_key(
+    State(app): State<Arc<App>>,
+    id: Result<Path<String>, PathRejection>,
+    body: JsonBody,
+) -> Result<Response, Failure> {
+    let request = match body.bytes.is_empty() {
+        true => json!({}),
+        false => body.decode(decode)?,
+    };
+    let id = known_path(id);
+    let changing = Arc::clone(&app);
+    to_the_end(&app, async move {
+        let rotated = admin(&changing).rotate_key(&id, &request).await;
+        changing.authenticator.forget(&id);
+        rotated
+    })
+    .await
 }
 
 /// Revoke a key
 ///
-/// It is refused from the next request on. Revoking it again changes nothing.
+/// It is refused from the next request on; at other replicas, within a second. Revoking it again changes nothing.
 #[utoipa::path(
     delete,
     path = "/admin/v1/keys/{id}",
@@ -155,96 +245,54 @@ pub(super) async fn list_keys(
 )]
 pub(super) async fn revoke_key(
     State(app): State<Arc<App>>,
-    id: Result<Path<String>, axum::extract::rejection::PathRejection>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
-    let Path(id) = id.map_err(|_| key_not_found())?;
-    let revoking = Arc::clone(&app);
-    // On a task of its own: the key must be forgotten also when the client has gone. Also when the store has failed, for
-    // it may have done it all the same.
-    let task = app.tasks.spawn(async move {
-        let revoked = revoking.store.revoke_key(&id, revoking.now()).await;
-        revoking.authenticator.forget(&id);
+    let id = known_path(id);
+    let changing = Arc::clone(&app);
+    to_the_end(&app, async move {
+        let revoked = admin(&changing).revoke_key(&id).await;
+        changing.authenticator.forget(&id);
         revoked
-    });
-    let record = task
-        .await
-        .map_err(|_| ApiError::internal())?
-        .map_err(store_error)?;
-    tracing::info!(key.id = record.id, "a key was revoked");
-    reply::object(&object(&record))
+    })
+    .await
 }
 
-fn decode(body: &[u8]) -> Result<KeyRequest, ApiError> {
+fn admin(app: &App) -> Admin<'_> {
+    Admin {
+        store: &*app.store,
+        now: app.now(),
+    }
+}
+
+/// Does it on a task of its own: what was seen of a key must be forgotten also when the client has gone. Also when the
+/// store has failed, for it may have done it all the same.
+async fn to_the_end<T: Serialize + Send + 'static>(
+    app: &Arc<App>,
+    change: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<Response, Failure> {
+    let done = app.tasks.spawn(change).await;
+    reply::object(&done.map_err(|_| ApiError::internal())??)
+}
+
+fn decode(body: &[u8]) -> Result<Value, ApiError> {
     serde_json::from_slice(body).map_err(|error| {
-        let kind = if error.is_data() {
-            ErrorKind::InvalidParameter
-        } else {
-            ErrorKind::InvalidJson
-        };
         ApiError::new(
-            kind,
+            ErrorKind::InvalidJson,
             format!("The body is not the JSON object that is expected here: {error}."),
         )
     })
 }
 
-fn check_project(project: &str) -> Result<(), ApiError> {
-    let is_fit = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    if project.len() <= PROJECT_BYTES_MAX && project.bytes().all(is_fit) {
-        return Ok(());
-    }
-    Err(ApiError::invalid(
-        "project",
-        format!("must have only lower-case letters, digits and `-`, at most {PROJECT_BYTES_MAX}"),
-    ))
+fn known_query(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, ApiError> {
+    query.map(|Query(query)| query).map_err(|_| {
+        ApiError::new(
+            ErrorKind::InvalidParameter,
+            "The query of the URL is malformed.",
+        )
+    })
 }
 
-fn scopes(words: Option<&[String]>) -> Result<Vec<KeyScope>, ApiError> {
-    let Some(words) = words.filter(|words| !words.is_empty()) else {
-        return Ok(vec![KeyScope::Inference]);
-    };
-    let scope = |(index, word): (usize, &String)| {
-        KeyScope::parse(word).ok_or_else(|| {
-            ApiError::invalid(
-                &format!("scopes[{index}]"),
-                "must be `admin` or `inference`",
-            )
-        })
-    };
-    words.iter().enumerate().map(scope).collect()
-}
-
-fn object(record: &KeyRecord) -> KeyObject {
-    KeyObject {
-        id: record.id.clone(),
-        object: "key",
-        key: None,
-        project: record.project.clone(),
-        label: record.label.clone(),
-        scopes: record.scopes.iter().map(|scope| scope.as_str()).collect(),
-        hint: record.hint.clone(),
-        created: record.created_at.div_euclid(1000),
-        revoked_at: record.revoked_at.map(|at| at.div_euclid(1000)),
-    }
-}
-
-fn key_not_found() -> ApiError {
-    ApiError::new(
-        ErrorKind::NotFound,
-        "There is no key with this id. GET /admin/v1/keys lists the keys.",
-    )
-}
-
-fn store_error(error: StoreError) -> ApiError {
-    match error {
-        StoreError::NotFound => key_not_found(),
-        StoreError::Unavailable(_) => {
-            tracing::error!(%error, "the key store failed");
-            ApiError::unavailable("The key store is away. Try again in a moment.")
-        }
-        StoreError::Conflict | StoreError::Corrupt(_) => {
-            tracing::error!(%error, "the key store failed");
-            ApiError::internal()
-        }
-    }
+/// What can't be read is the name of nothing.
+fn known_path(path: Result<Path<String>, PathRejection>) -> String {
+    path.map(|Path(name)| name).unwrap_or_default()
 }

@@ -92,7 +92,7 @@ async fn create(
 ) -> Result<Response, Failure> {
     let create = body.decode(openai::decode_create)?;
     trail.entry.set_requested_model(&create.model);
-    let model = app.models.resolve(&create.model)?;
+    let model = principal.model(&app.models, &create.model)?;
     trail.set_model(&model.entry.name);
     let created = app
         .contexts
@@ -242,6 +242,8 @@ pub(super) async fn fork(
     body: JsonBody,
 ) -> Result<Response, Failure> {
     let fork = body.decode(openai::decode_fork)?;
+    let parent = app.contexts.get(&principal.project, &id).await?;
+    principal.model(&app.models, &parent.model)?;
     let created = app
         .contexts
         .fork(&principal.project, &id, &fork, &trail.entry)

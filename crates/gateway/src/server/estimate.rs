@@ -48,7 +48,7 @@ pub(super) async fn estimate(
 ) -> Result<Response, Failure> {
     let create = body.decode(openai::decode_create)?;
     let turn = body.decode(turn_size)?;
-    let model = app.models.resolve(&create.model)?;
+    let model = principal.model(&app.models, &create.model)?;
     trail.set_model(&model.entry.name);
     let ttl_seconds = model.entry.profile.checked_ttl(create.ttl_seconds)?;
     let prefix = model

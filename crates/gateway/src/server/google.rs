@@ -14,6 +14,7 @@ use axum::response::Response;
 use holdfast_protocol::ApiError;
 use holdfast_protocol::context::CreateSurface;
 use holdfast_protocol::dialect::gemini::client::{self, StreamForm};
+use holdfast_store::KeyScope;
 
 use super::body::JsonBody;
 use super::chat::{Caller, respond};
@@ -56,7 +57,11 @@ pub(super) async fn call(
     let Query(query) = query.map_err(|_| ApiError::invalid("query", "of the URL is malformed"))?;
     let call = Call::of(&method, uri.path())?;
     let app = Arc::clone(&caller.app);
-    let project = caller.principal.project.clone();
+    let principal = caller.principal.clone();
+    let project = principal.project.clone();
+    if let Some(scope) = scope_of(&call.target) {
+        principal.require(scope)?;
+    }
     match call.target {
         Target::Generate { model, streams } => {
             let form = match query.get("alt").map(String::as_str) {
@@ -77,7 +82,7 @@ pub(super) async fn call(
         }
         Target::Count { model } => {
             let request = body.decode(|bytes| client::decode_count(bytes, &model))?;
-            let model = Arc::clone(app.models.resolve(&model)?);
+            let model = Arc::clone(principal.model(&app.models, &model)?);
             caller.trail.set_model(&model.entry.name);
             let held = match &request.context_id {
                 Some(id) => Some(app.contexts.get(&project, id).await?.prefix_tokens),
@@ -91,15 +96,14 @@ pub(super) async fn call(
             Ok(reply::json(client::encode_count(total, held)))
         }
         Target::Models => {
-            let models: Vec<_> = app
-                .models
-                .iter()
+            let models: Vec<_> = principal
+                .models(&app.models)
                 .map(|model| google_info(&model.entry, &model.entry.name))
                 .collect();
             Ok(reply::json(client::encode_models(&models)))
         }
         Target::Model { name } => {
-            let model = app.models.resolve(&name)?;
+            let model = principal.model(&app.models, &name)?;
             Ok(reply::json(client::encode_model(&google_info(
                 &model.entry,
                 &name,
@@ -108,7 +112,7 @@ pub(super) async fn call(
         Target::CreateCached => {
             let create = body.decode(|bytes| client::decode_create(bytes, app.now()))?;
             caller.trail.entry.set_requested_model(&create.model);
-            let model = app.models.resolve(&create.model)?;
+            let model = principal.model(&app.models, &create.model)?;
             caller.trail.set_model(&model.entry.name);
             let created = app
                 .contexts
@@ -164,6 +168,18 @@ pub(super) async fn call(
         Target::DeleteCached { id } => {
             app.contexts.delete(&project, &id).await?;
             Ok(reply::json("{}".into()))
+        }
+    }
+}
+
+/// What a key needs; every key may look at models.
+fn scope_of(target: &Target) -> Option<KeyScope> {
+    match target {
+        Target::Generate { .. } | Target::Count { .. } => Some(KeyScope::Inference),
+        Target::Models | Target::Model { .. } => None,
+        Target::ListCached | Target::GetCached { .. } => Some(KeyScope::ContextsRead),
+        Target::CreateCached | Target::PatchCached { .. } | Target::DeleteCached { .. } => {
+            Some(KeyScope::ContextsWrite)
         }
     }
 }

@@ -67,8 +67,9 @@ pub(super) async fn count_tokens(
     let name = request
         .model
         .as_deref()
+        .or(principal.terms.project.default_model.as_deref())
         .ok_or_else(|| ApiError::missing("model"))?;
-    let model = Arc::clone(app.models.resolve(name)?);
+    let model = Arc::clone(principal.model(&app.models, name)?);
     trail.set_model(&model.entry.name);
     let tokens = model
         .backend

@@ -24,13 +24,12 @@ use crate::auth::Principal;
 )]
 pub(super) async fn list(
     State(app): State<Arc<App>>,
-    _principal: Extension<Principal>,
+    Extension(principal): Extension<Principal>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
 ) -> Response {
-    let models = app
-        .models
-        .iter()
+    let models = principal
+        .models(&app.models)
         .map(|model| (&model.entry, model.entry.name.as_str()));
     reply::json(match Surface::of(&uri, &headers) {
         Surface::OpenAi => {
@@ -67,13 +66,13 @@ pub(super) async fn list(
 )]
 pub(super) async fn get(
     State(app): State<Arc<App>>,
-    _principal: Extension<Principal>,
+    Extension(principal): Extension<Principal>,
     OriginalUri(uri): OriginalUri,
     headers: HeaderMap,
     id: Result<Path<String>, axum::extract::rejection::PathRejection>,
 ) -> Result<Response, Failure> {
     let Path(id) = id.map_err(|_| ApiError::not_found())?;
-    let model = app.models.resolve(&id)?;
+    let model = principal.model(&app.models, &id)?;
     let name = id.strip_prefix("models/").unwrap_or(&id);
     let entry = &model.entry;
     Ok(reply::json(match Surface::of(&uri, &headers) {

@@ -168,7 +168,7 @@ async fn pass(caller: Caller, path: RawPath, body: PassedBody) -> Result<Respons
 fn find(caller: &Caller, body: &PassedBody) -> Result<(Arc<Model>, RawBody), ApiError> {
     let body = body.read()?;
     caller.trail.entry.set_requested_model(body.model());
-    let model = Arc::clone(caller.app.models.resolve(body.model())?);
+    let model = Arc::clone(caller.principal.model(&caller.app.models, body.model())?);
     caller.trail.set_model(&model.entry.name);
     Ok((model, body))
 }

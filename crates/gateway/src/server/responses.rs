@@ -94,12 +94,13 @@ async fn create_on(surface: Surface, caller: Caller, body: JsonBody) -> Result<R
     if request.chat.messages.is_empty() {
         return Err(ApiError::missing("input").into());
     }
+    caller.principal.complete(&mut request.chat);
 
     let model = match (&request.chat.model, &request.chat.context_id) {
-        (Some(name), _) => Arc::clone(app.models.resolve(name)?),
+        (Some(name), _) => Arc::clone(caller.principal.model(&app.models, name)?),
         (None, Some(id)) => {
             let context = app.contexts.get(&project, id).await?;
-            Arc::clone(app.models.resolve(&context.model)?)
+            Arc::clone(caller.principal.model(&app.models, &context.model)?)
         }
         (None, None) => return Err(ApiError::missing("model").into()),
     };
@@ -310,8 +311,9 @@ pub(super) async fn input_tokens(
     }
     let name = name
         .or(context_model)
+        .or_else(|| principal.terms.project.default_model.clone())
         .ok_or_else(|| ApiError::missing("model"))?;
-    let model = app.models.resolve(&name)?;
+    let model = principal.model(&app.models, &name)?;
     let chat = request.after(earlier.messages).chat;
     let tokens = model
         .backend

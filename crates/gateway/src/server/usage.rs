@@ -51,7 +51,8 @@ pub(super) struct UsageQuery {
 
 /// Sum up usage and cost
 ///
-/// Of the key's own project; a key with the scope `admin` may name another one, or all. Requests count for the time when
+/// Of the key's own project with the scope `usage:read`, of the key itself with `inference`; a key with the scope `admin`
+/// may name another project, or all. Requests count for the time when
 /// they came. What has just been answered is included.
 #[utoipa::path(
     get,
@@ -188,7 +189,7 @@ fn filter(
         from: Some(from),
         to,
         project: project(present(&query.project), principal)?,
-        key_id: present(&query.key),
+        key_id: key(present(&query.key), principal)?,
         model: present(&query.model),
         upstream: present(&query.upstream),
         context,
@@ -208,6 +209,24 @@ fn project(named: Option<String>, principal: &Principal) -> Result<Option<String
         }
     }
     Ok(Some(named))
+}
+
+/// Whose keys' usage is asked for; `None`: all keys'. A key that only asks models sees its own.
+fn key(named: Option<String>, principal: &Principal) -> Result<Option<String>, ApiError> {
+    if principal.may(KeyScope::UsageRead) {
+        return Ok(named);
+    }
+    principal
+        .require(KeyScope::Inference)
+        .map_err(|_| ApiError::permission_denied("This key lacks the scope `usage:read`."))?;
+    match named {
+        Some(named) if named != principal.key_id => {
+            let message =
+                "Only a key with the scope `usage:read` may see what other keys have used.";
+            Err(ApiError::permission_denied(message).with_param("key"))
+        }
+        _ => Ok(Some(principal.key_id.clone())),
+    }
 }
 
 fn group_by(query: &UsageQuery) -> Result<Vec<GroupBy>, ApiError> {

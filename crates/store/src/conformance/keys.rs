@@ -3,7 +3,9 @@
 use holdfast_protocol::UnixMillis;
 
 use super::{NOW, assert_conflict, assert_not_found, in_parallel};
-use crate::{KeyRecord, KeyScope, KeyStore};
+use crate::{
+    KeyRecord, KeyScope, KeyStore, LimitSettings, PreviousSecret, ProjectRecord, ProjectSettings,
+};
 
 /// A key with every field set; `seed` makes its id and hash.
 pub fn sample_key(project: &str, seed: u8, created_at: UnixMillis) -> KeyRecord {
@@ -16,9 +18,25 @@ pub fn sample_key(project: &str, seed: u8, created_at: UnixMillis) -> KeyRecord 
         }),
         hint: "hf-abc".to_owned(),
         label: "ada's laptop, \u{0} 大小".to_owned(),
-        scopes: vec![KeyScope::Admin, KeyScope::Inference],
+        scopes: KeyScope::ALL.to_vec(),
         created_at,
         revoked_at: None,
+        expires_at: Some(created_at + 1_000_000),
+        last_used_at: Some(created_at + 5),
+        previous: None,
+        models: vec!["gpt-*".to_owned(), "big \u{0} 大".to_owned()],
+        limits: sample_limits(),
+        version: 0,
+    }
+}
+
+fn sample_limits() -> LimitSettings {
+    LimitSettings {
+        requests_per_minute: Some(1),
+        tokens_per_minute: Some(2),
+        concurrent_requests: Some(3),
+        contexts: Some(4),
+        context_tokens: Some(u64::MAX),
     }
 }
 
@@ -55,11 +73,16 @@ pub async fn a_key_reads_back_whole(store: &dyn KeyStore) {
     let both = sample_key("key-whole", 1, NOW);
     let mut revoked = sample_key("key-whole", 2, NOW);
     revoked.scopes = vec![KeyScope::Inference];
+    revoked.expires_at = None;
+    revoked.last_used_at = None;
+    revoked.models = Vec::new();
+    revoked.limits = LimitSettings::default();
     revoked.revoked_at = Some(NOW + 1);
     for key in [both, revoked] {
         insert(store, &key).await;
         let found = store.key_by_hash(&key.hash).await.expect("asked");
         assert_eq!(found.as_ref(), Some(&key));
+        assert_eq!(store.key(&key.id).await.expect("there"), key);
         assert!(key.has_hash(&key.hash));
 
         let mut near = key.hash;
@@ -139,4 +162,162 @@ pub async fn the_first_revocation_counts(store: &dyn KeyStore) {
     for unknown in ["key-unknown", "", "key-\u{0}"] {
         assert_not_found(store.revoke_key(unknown, NOW).await);
     }
+}
+
+/// A project's settings read back whole, and a change goes by the version that it was made from.
+pub async fn a_projects_settings_change_by_version(store: &dyn KeyStore) {
+    let mut project = ProjectRecord::new("project-settings", NOW);
+    assert_not_found(store.project(&project.name).await);
+    assert_not_found(store.update_project(&project).await);
+    project.settings = ProjectSettings {
+        display_name: "Ada's \u{0} 大小".to_owned(),
+        models: vec!["gpt-*".to_owned()],
+        default_model: Some("gpt-5".to_owned()),
+        limits: sample_limits(),
+    };
+    store.insert_project(&project).await.expect("new");
+    assert_conflict(store.insert_project(&project).await);
+    let ensured = store.ensure_project(&project.name, NOW + 1).await;
+    assert_eq!(ensured.expect("there"), project);
+    assert_eq!(store.project(&project.name).await.expect("there"), project);
+
+    let mut changed = project.clone();
+    changed.settings = ProjectSettings::default();
+    let updated = store.update_project(&changed).await.expect("not changed");
+    assert_eq!((updated.version, &updated.settings), (1, &changed.settings));
+    assert_conflict(store.update_project(&project).await);
+    assert_eq!(store.project(&project.name).await.expect("there"), updated);
+
+    let made = in_parallel(8, async |number| {
+        let mut mine = updated.clone();
+        mine.settings.display_name = number.to_string();
+        store.update_project(&mine).await.is_ok()
+    });
+    assert_eq!(made.iter().filter(|made| **made).count(), 1);
+}
+
+/// Pages of projects go by name, and what is made meanwhile disturbs nothing.
+pub async fn projects_are_paged_by_name(store: &dyn KeyStore) {
+    for name in ["page-c", "page-a", "page-d", "page-b"] {
+        store.ensure_project(name, NOW).await.expect("made");
+    }
+    let page = async |after: &str, limit: u32| {
+        let page = store.page_projects(Some(after), limit).await;
+        let names = page
+            .expect("listed")
+            .into_iter()
+            .map(|project| project.name);
+        names.collect::<Vec<_>>()
+    };
+    assert_eq!(page("page-", 2).await, ["page-a", "page-b"]);
+    store.ensure_project("page-aa", NOW).await.expect("made");
+    assert_eq!(page("page-b", 2).await, ["page-c", "page-d"]);
+    assert_eq!(page("page-", 3).await, ["page-a", "page-aa", "page-b"]);
+    let first = store.page_projects(None, 1).await.expect("listed");
+    let all = store.list_projects().await.expect("listed");
+    assert_eq!(first, all[..1]);
+}
+
+/// A change of a key goes by the version that it was made from, and touches neither revocation nor last use.
+pub async fn a_key_changes_by_version(store: &dyn KeyStore) {
+    let key = sample_key("key-update", 1, NOW);
+    assert_not_found(store.update_key(&key).await);
+    insert(store, &key).await;
+    let other = sample_key("key-update", 2, NOW);
+    insert(store, &other).await;
+    store.revoke_key(&key.id, NOW + 7).await.expect("there");
+
+    let changed = KeyRecord {
+        label: "new".to_owned(),
+        scopes: vec![KeyScope::UsageRead],
+        expires_at: None,
+        models: Vec::new(),
+        limits: LimitSettings::default(),
+        last_used_at: None,
+        ..key.clone()
+    };
+    let updated = store.update_key(&changed).await.expect("not changed");
+    let expected = KeyRecord {
+        revoked_at: Some(NOW + 7),
+        last_used_at: key.last_used_at,
+        version: 1,
+        ..changed.clone()
+    };
+    assert_eq!(updated, expected);
+    assert_conflict(store.update_key(&changed).await);
+    let mut stolen = updated.clone();
+    stolen.hash = other.hash;
+    assert_conflict(store.update_key(&stolen).await);
+    assert_eq!(store.key(&key.id).await.expect("there"), expected);
+    assert_eq!(store.key(&other.id).await.expect("there"), other);
+}
+
+/// After a rotation both secrets find the key; after another one the first does no longer.
+pub async fn a_rotated_key_is_found_by_both_secrets(store: &dyn KeyStore) {
+    let key = sample_key("key-rotate", 1, NOW);
+    insert(store, &key).await;
+    let rotate = async |key: &KeyRecord, byte: u8| {
+        let mut rotated = key.clone();
+        rotated.previous = Some(PreviousSecret {
+            hash: key.hash,
+            expires_at: NOW + 100,
+        });
+        rotated.hash = [byte; 32];
+        store.update_key(&rotated).await.expect("rotated")
+    };
+    let found = async |hash: &[u8; 32]| store.key_by_hash(hash).await.expect("asked");
+
+    let rotated = rotate(&key, 201).await;
+    assert_eq!(found(&key.hash).await.as_ref(), Some(&rotated));
+    assert_eq!(found(&[201; 32]).await.as_ref(), Some(&rotated));
+    assert!(rotated.admits(&key.hash, NOW + 99) && !rotated.admits(&key.hash, NOW + 100));
+    assert!(rotated.admits(&[201; 32], NOW + 999_999));
+    assert!(
+        !rotated.admits(&[201; 32], NOW + 1_000_000),
+        "it has expired"
+    );
+
+    let again = rotate(&rotated, 202).await;
+    assert_eq!(found(&key.hash).await, None);
+    assert_eq!(found(&[201; 32]).await.as_ref(), Some(&again));
+    assert_eq!(found(&[202; 32]).await.as_ref(), Some(&again));
+}
+
+/// The latest use counts, whatever the order in which uses are told.
+pub async fn the_last_use_moves_forward(store: &dyn KeyStore) {
+    let mut key = sample_key("key-use", 1, NOW);
+    key.last_used_at = None;
+    insert(store, &key).await;
+    for (told, stored) in [
+        (NOW + 10, NOW + 10),
+        (NOW + 5, NOW + 10),
+        (NOW + 20, NOW + 20),
+    ] {
+        let uses = [(key.id.clone(), told), ("key-nobody".to_owned(), told)];
+        store.touch_keys(&uses).await.expect("told");
+        let found = store.key(&key.id).await.expect("there");
+        assert_eq!((found.last_used_at, found.version), (Some(stored), 0));
+    }
+    store.touch_keys(&[]).await.expect("nothing to tell");
+}
+
+/// Pages of keys are oldest first and follow each other without gaps.
+pub async fn keys_are_paged_oldest_first(store: &dyn KeyStore) {
+    let keys: Vec<KeyRecord> = [(1, 30), (2, 10), (3, 10), (4, 20)]
+        .into_iter()
+        .map(|(seed, after)| sample_key("key-page", seed, NOW + after))
+        .collect();
+    for key in &keys {
+        insert(store, key).await;
+    }
+    insert(store, &sample_key("key-page-other", 5, NOW + 15)).await;
+    let project = Some("key-page");
+    let first = store.page_keys(project, None, 3).await.expect("listed");
+    assert_eq!(first, [&keys[1], &keys[2], &keys[3]].map(Clone::clone));
+    let second = store.page_keys(project, first.last(), 3).await;
+    assert_eq!(second.expect("listed"), [keys[0].clone()]);
+    let all = store.page_keys(None, None, 1000).await.expect("listed");
+    assert_eq!(all, store.list_keys(None).await.expect("listed"));
+    let none = store.page_keys(Some("key-page\u{0}"), None, 3).await;
+    assert_eq!(none.expect("listed"), []);
 }

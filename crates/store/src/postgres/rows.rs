@@ -14,7 +14,7 @@ use crate::columns::{
 };
 use crate::rows::Columns;
 use crate::sealed::{self, Words, opened};
-use crate::{KeyRecord, LivingContext, StoreError};
+use crate::{KeyRecord, LivingContext, PreviousSecret, ProjectRecord, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
 macro_rules! context_columns {
@@ -218,8 +218,26 @@ pub(super) fn content(
     })
 }
 
+pub(super) fn project(row: &PgRow) -> Result<ProjectRecord, StoreError> {
+    Ok(ProjectRecord {
+        name: row.try_get("name").map_err(failure)?,
+        created_at: row.try_get("created_at").map_err(failure)?,
+        version: count(row, "version")?,
+        settings: from_json(row, "settings")?,
+    })
+}
+
 pub(super) fn key(row: &PgRow) -> Result<KeyRecord, StoreError> {
     let hash: &[u8] = row.try_get("hash").map_err(failure)?;
+    let previous_hash: Option<&[u8]> = row.try_get("previous_hash").map_err(failure)?;
+    let previous_expires_at: Option<i64> = row.try_get("previous_expires_at").map_err(failure)?;
+    let previous = previous_hash
+        .zip(previous_expires_at)
+        .map(|(hash, expires_at)| -> Result<PreviousSecret, StoreError> {
+            let hash = hash.try_into().map_err(|_| wrong_value("previous_hash"))?;
+            Ok(PreviousSecret { hash, expires_at })
+        })
+        .transpose()?;
     Ok(KeyRecord {
         id: row.try_get("id").map_err(failure)?,
         project: row.try_get("project").map_err(failure)?,
@@ -229,6 +247,12 @@ pub(super) fn key(row: &PgRow) -> Result<KeyRecord, StoreError> {
         scopes: word(row, "scopes", scopes_of)?,
         created_at: row.try_get("created_at").map_err(failure)?,
         revoked_at: row.try_get("revoked_at").map_err(failure)?,
+        expires_at: row.try_get("expires_at").map_err(failure)?,
+        last_used_at: row.try_get("last_used_at").map_err(failure)?,
+        previous,
+        models: from_json(row, "models")?,
+        limits: from_json(row, "limits")?,
+        version: count(row, "version")?,
     })
 }
 

@@ -111,11 +111,12 @@ pub(super) async fn begin(
     let mut request = request;
     let entry = trail.entry.clone();
     entry.set_stream(request.stream);
+    principal.complete(&mut request);
     if let Some(name) = &request.model {
         entry.set_requested_model(name);
     }
     let attached = attach(&app, &principal, &mut request).await?;
-    let (model, open) = resolve(&app, &principal.project, &request).await?;
+    let (model, open) = resolve(&app, &principal, &request).await?;
     trail.set_model(&model.entry.name);
     if let Some(open) = &open {
         entry.set_context(open.context.id.as_str());
@@ -215,7 +216,7 @@ async fn attach(
     else {
         return Ok(None);
     };
-    let model = Arc::clone(app.models.resolve(name)?);
+    let model = Arc::clone(principal.model(&app.models, name)?);
     let is_automatic =
         model.entry.auto_context || app.auto_context_keys.contains(&principal.key_id);
     Ok(app
@@ -227,16 +228,20 @@ async fn attach(
 /// The model and, where one is named, the context.
 async fn resolve(
     app: &Arc<App>,
-    project: &str,
+    principal: &Principal,
     request: &ChatRequest,
 ) -> Result<(Arc<Model>, Option<OpenContext>), ApiError> {
     let named = request
         .model
         .as_deref()
-        .map(|name| app.models.resolve(name).map(|model| (name, model)))
+        .map(|name| {
+            principal
+                .model(&app.models, name)
+                .map(|model| (name, model))
+        })
         .transpose()?;
     let open = match &request.context_id {
-        Some(id) => Some(app.contexts.open(project, id).await?),
+        Some(id) => Some(app.contexts.open(&principal.project, id).await?),
         None => None,
     };
     match (named, open) {
@@ -245,7 +250,10 @@ async fn resolve(
             Ok((Arc::clone(model), Some(open)))
         }
         (Some((_, model)), None) => Ok((Arc::clone(model), None)),
-        (None, Some(open)) => Ok((Arc::clone(&open.model), Some(open))),
+        (None, Some(open)) => {
+            principal.model(&app.models, &open.context.model)?;
+            Ok((Arc::clone(&open.model), Some(open)))
+        }
         (None, None) => Err(ApiError::missing("model")),
     }
 }
