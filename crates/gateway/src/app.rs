@@ -8,7 +8,9 @@ use std::time::Duration;
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore};
+use holdfast_store::{
+    AuditStore, ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore,
+};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -40,9 +42,15 @@ const UNKNOWN_MAX: usize = 256;
 const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything the gateway keeps durably.
-pub trait Store: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore {}
+pub trait Store:
+    ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + AuditStore
+{
+}
 
-impl<T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore> Store for T {}
+impl<T> Store for T where
+    T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + AuditStore
+{
+}
 
 /// The time, as a function so that tests can move it.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;

@@ -14,6 +14,7 @@ use crate::client::Patience;
 use crate::config::{Config, Environment, Flags};
 
 mod administration;
+mod audit;
 mod chat;
 mod connection;
 mod contexts;
@@ -98,6 +99,9 @@ enum Command {
     /// Create and change projects
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// Show what was done to projects, keys, configuration and storage, and check that the record is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Check the configuration, print its schema, or let a running server read it again
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -185,6 +189,7 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Usage(arguments) => usage::run(session, arguments).await,
         Command::Storage(command) => storage::run(session, command).await,
         Command::Key(command) => key::run(session, command).await,
+        Command::Audit(command) => audit::run(session, command).await,
         Command::Project(command) => project::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());

@@ -5,6 +5,7 @@
 mod admin;
 mod admission;
 pub mod app;
+pub mod audit;
 pub mod auth;
 mod backend;
 pub mod catalog;

@@ -17,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, Store, system_clock};
+use crate::audit::Actor;
 use crate::config::{self, Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
 use crate::keys::Secret;
 use crate::models::{
@@ -399,7 +400,7 @@ fn watch_signals(shutdown: CancellationToken) -> Result<Signal, ServeError> {
 async fn reload_at(mut hangups: Signal, service: Arc<Service>) {
     while hangups.recv().await.is_some() {
         // What it came to is in the log.
-        let _ = service.reload().await;
+        let _ = service.reload(Actor::signal()).await;
     }
 }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
 
+pub mod audit;
 mod columns;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
@@ -23,6 +24,10 @@ mod sealed;
 pub mod sqlite;
 pub mod upstreams;
 
+pub use audit::{
+    AuditBreak, AuditEntry, AuditFilter, AuditHash, AuditOrder, AuditRecord, AuditStore,
+    AuditVerifier,
+};
 pub use keys::{
     KeyRecord, KeyScope, KeyStore, LimitSettings, PreviousSecret, ProjectRecord, ProjectSettings,
 };

@@ -8,6 +8,7 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod audit;
 mod keys;
 mod ledger;
 mod responses;
@@ -54,6 +55,7 @@ struct State {
     leases: HashMap<String, (String, UnixMillis)>,
     responses: responses::Responses,
     ledger: ledger::Ledger,
+    audit: Vec<crate::audit::AuditRecord>,
 }
 
 struct Entry {

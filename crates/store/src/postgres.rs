@@ -19,6 +19,7 @@ use sqlx::{Connection, Postgres, Transaction};
 use crate::StoreError;
 
 mod attempt;
+mod audit;
 mod connect;
 mod contexts;
 mod failure;
@@ -204,6 +205,7 @@ enum OneAtATime {
     SweepResponses = 0x4846_0001,
     TidyHandles = 0x4846_0002,
     HandlesOf = 0x4846_0003,
+    AppendAudit = 0x4846_0005,
 }
 
 impl OneAtATime {

@@ -138,8 +138,6 @@ pub(crate) struct StoredResponse {
     pub(crate) messages: Vec<u8>,
     pub(crate) input: Vec<u8>,
     pub(crate) body: Vec<u8>,
-    /// How much longer `messages` is for being sealed.
-    pub(crate) overhead: i64,
 }
 
 impl StoredResponse {
@@ -151,7 +149,6 @@ impl StoredResponse {
             messages: seal(RESPONSE_MESSAGES, &record.messages),
             input: seal(RESPONSE_INPUT, &record.input),
             body: seal(RESPONSE_BODY, &record.body),
-            overhead: overhead(keys),
         }
     }
 }
@@ -183,13 +180,14 @@ pub(crate) const CONVERSATION_METADATA: &str = "conversations.metadata";
 pub(crate) const CONVERSATION_MESSAGES: &str = "conversations.messages";
 pub(crate) const CONVERSATION_ITEMS: &str = "conversations.items";
 
-/// How much longer a value gets that is stored now.
-pub(crate) fn overhead(keys: &Keyring) -> i64 {
-    match keys.current() {
-        Some(_) => OVERHEAD_BYTES as i64,
-        None => 0,
-    }
+/// How long a chain of at most `limit` values may be as they are stored, if they may have `bytes_max` when they are opened.
+pub(crate) fn stored_bytes_max(bytes_max: u64, limit: u32) -> i64 {
+    let overhead = OVERHEAD_BYTES as u64 * (u64::from(limit) + 1);
+    i64::try_from(bytes_max.saturating_add(overhead)).unwrap_or(i64::MAX)
 }
+
+// Statements have it as a number.
+const _: () = assert!(OVERHEAD_BYTES == 50);
 
 /// What can't be opened can't be read back.
 pub(crate) fn opened(result: Result<Vec<u8>, OpenError>) -> Result<Vec<u8>, StoreError> {

@@ -21,6 +21,7 @@ use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
 
 use crate::StoreError;
 
+mod audit;
 mod contexts;
 mod failure;
 mod keys;

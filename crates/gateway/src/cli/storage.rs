@@ -6,8 +6,9 @@ use clap::Subcommand;
 use holdfast_store::{ResealPosition, StoreError};
 use serde_json::json;
 
+use crate::audit::{Act, Actor, Audit};
 use crate::config::StorageConfig;
-use crate::serve::{DataDir, OpenStore, data_keys};
+use crate::serve::{DataDir, OpenStore, data_keys, now};
 
 use super::{Failure, Session};
 
@@ -97,9 +98,28 @@ async fn seal(session: &Session) -> Result<Sealed, Failure> {
             )
             .help("restart the servers with the new `key` and the old one in `previous_keys`, then do this again"));
         }
-        store.use_data_key().await.map_err(failed)?;
-        let (rows, changed) = all(session, &store).await?;
-        store.forget_other_data_keys().await.map_err(failed)?;
+        let opened = store.store();
+        let audit = Audit {
+            log: &*opened,
+            actor: Actor::local(),
+            now: now(),
+        };
+        let act = Act {
+            name: "storage.seal",
+            target: "",
+            project: None,
+        };
+        let details = json!({"key": keys.current().map(|id| id.to_string())});
+        let sealing = async {
+            store.use_data_key().await.map_err(failed)?;
+            let done = all(session, &store).await?;
+            store.forget_other_data_keys().await.map_err(failed)?;
+            Ok::<_, Failure>(done)
+        };
+        let (rows, changed) = audit
+            .around(act, details, sealing)
+            .await
+            .map_err(failed)??;
         Ok(Sealed {
             with: keys.current().map(|id| id.to_string()),
             rows,

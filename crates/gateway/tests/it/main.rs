@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod auth;
 mod chat;
 mod contexts;
@@ -20,6 +21,7 @@ mod limits;
 mod openapi;
 mod operations;
 mod outage;
+mod privacy;
 mod process;
 mod reload;
 mod replicas;

@@ -2,9 +2,6 @@
 -- bytes that are sealed stand in their own columns: they begin with 0xff, which no UTF-8 does.
 ALTER TABLE contexts ADD COLUMN sealed BYTEA;
 
--- How much longer `messages` is for being sealed.
-ALTER TABLE responses ADD COLUMN overhead BIGINT NOT NULL DEFAULT 0;
-
 -- Ids of the data keys that something here may be sealed with.
 CREATE TABLE data_keys (
     id BYTEA PRIMARY KEY

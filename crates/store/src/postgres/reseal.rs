@@ -1,7 +1,7 @@
 //! Sealing anew in PostgreSQL. Rows are locked while they are read and written, so that no change of a server is lost.
 
 use holdfast_protocol::context::ContextId;
-use holdfast_seal::{KeyId, OVERHEAD_BYTES, sealed_with};
+use holdfast_seal::KeyId;
 use sqlx::Row;
 use sqlx::postgres::{PgConnection, PgRow};
 
@@ -220,20 +220,13 @@ impl PostgresStore {
         if messages.is_none() && input.is_none() && body.is_none() {
             return Ok(false);
         }
-        let overhead = messages
-            .as_deref()
-            .map(|messages| match sealed_with(messages) {
-                Some(_) => OVERHEAD_BYTES as i64,
-                None => 0,
-            });
         sqlx::query(
             "UPDATE responses SET messages = coalesce($1, messages), input = coalesce($2, input), \
-             body = coalesce($3, body), overhead = coalesce($4, overhead) WHERE sequence = $5",
+             body = coalesce($3, body) WHERE sequence = $4",
         )
         .bind(messages)
         .bind(input)
         .bind(body)
-        .bind(overhead)
         .bind(at.row)
         .execute(connection)
         .await?;

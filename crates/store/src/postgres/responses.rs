@@ -19,7 +19,7 @@ use crate::responses::{
     ResponseUsage,
 };
 use crate::rows::responses::{self as rows, response_columns};
-use crate::sealed::StoredResponse;
+use crate::sealed::{StoredResponse, stored_bytes_max};
 
 #[async_trait]
 impl ResponseStore for PostgresStore {
@@ -154,8 +154,8 @@ impl PostgresStore {
         };
         let sequence: i64 = sqlx::query_scalar(
             "INSERT INTO responses (id, project, previous, tree, kept, created_at, expires_at, bytes, model, \
-             conversation, messages, input, body, overhead) \
-             VALUES ($1, $2, $3, $4, FALSE, $5, $6, $7, $8, $9, $10, $11, $12, $13) RETURNING sequence",
+             conversation, messages, input, body) \
+             VALUES ($1, $2, $3, $4, FALSE, $5, $6, $7, $8, $9, $10, $11, $12) RETURNING sequence",
         )
         .bind(&record.id)
         .bind(project)
@@ -169,7 +169,6 @@ impl PostgresStore {
         .bind(stored.messages)
         .bind(stored.input)
         .bind(stored.body)
-        .bind(stored.overhead)
         .fetch_one(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -219,10 +218,10 @@ impl PostgresStore {
         // The way up stops as soon as it is too long, and then no messages are read: `length` needs none of them.
         let rows = sqlx::query(
             "WITH RECURSIVE chain (sequence, previous, number, bytes) AS ( \
-               SELECT sequence, previous, 1::bigint, length(messages) - overhead FROM responses \
+               SELECT sequence, previous, 1::bigint, length(messages)::bigint FROM responses \
                WHERE id = $1 AND project = $2 AND NOT kept AND expires_at > $3 \
                UNION ALL \
-               SELECT r.sequence, r.previous, chain.number + 1, chain.bytes + length(r.messages) - r.overhead \
+               SELECT r.sequence, r.previous, chain.number + 1, chain.bytes + length(r.messages) \
                FROM chain JOIN responses AS r ON r.sequence = chain.previous AND r.project = $2 \
                WHERE chain.number <= $4 AND chain.bytes <= $5), \
              length_of (whole) AS (SELECT max(number) <= $4 AND max(bytes) <= $5 FROM chain) \
@@ -234,10 +233,10 @@ impl PostgresStore {
         .bind(project)
         .bind(now)
         .bind(i64::from(limit))
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+        .bind(stored_bytes_max(bytes_max, limit))
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(rows::chain(&self.keys, project, &rows)?)
+        Ok(rows::chain(&self.keys, project, bytes_max, &rows)?)
     }
 
     async fn try_delete_response(

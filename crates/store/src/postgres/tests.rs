@@ -12,6 +12,7 @@ use crate::conformance::{
 };
 use crate::{ContextStore, KeyStore};
 
+mod audit;
 mod database;
 mod failures;
 mod ledger;
@@ -62,6 +63,11 @@ fn assert_unavailable<T>(result: Result<T, StoreError>, about: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn contexts_conform() {
     conformance::contexts(&opened().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_conforms() {
+    conformance::audit(&opened().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,6 +75,7 @@ pub(crate) fn conversation(
 pub(crate) fn chain<R: Columns>(
     keys: &Keyring,
     project: &str,
+    bytes_max: u64,
     rows: &[R],
 ) -> Result<Chain, StoreError> {
     let oldest = rows.first().ok_or(StoreError::NotFound)?;
@@ -93,7 +94,13 @@ pub(crate) fn chain<R: Columns>(
             id,
         })
     });
-    Ok(Chain::Whole(links.collect::<Result<_, StoreError>>()?))
+    let links = links.collect::<Result<Vec<ChainLink>, StoreError>>()?;
+    // The statement has made room for what sealing may have added.
+    let bytes: usize = links.iter().map(|link| link.messages.len()).sum();
+    match bytes as u64 <= bytes_max {
+        true => Ok(Chain::Whole(links)),
+        false => Ok(Chain::TooLong),
+    }
 }
 
 /// The id of the response that the row points at.

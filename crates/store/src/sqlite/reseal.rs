@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use holdfast_protocol::context::ContextId;
-use holdfast_seal::{KeyId, OVERHEAD_BYTES, sealed_with};
+use holdfast_seal::KeyId;
 use sqlx::Row;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
@@ -226,20 +226,13 @@ impl SqliteStore {
         if messages.is_none() && input.is_none() && body.is_none() {
             return Ok(false);
         }
-        let overhead = messages
-            .as_deref()
-            .map(|messages| match sealed_with(messages) {
-                Some(_) => OVERHEAD_BYTES as i64,
-                None => 0,
-            });
         sqlx::query(
             "UPDATE responses SET messages = coalesce(?, messages), input = coalesce(?, input), \
-             body = coalesce(?, body), overhead = coalesce(?, overhead) WHERE sequence = ?",
+             body = coalesce(?, body) WHERE sequence = ?",
         )
         .bind(messages)
         .bind(input)
         .bind(body)
-        .bind(overhead)
         .bind(at.row)
         .execute(connection)
         .await

@@ -19,7 +19,9 @@ use crate::responses::{
     ResponseUsage,
 };
 use crate::rows::responses::{self as rows, conversation_columns, head_columns, response_columns};
-use crate::sealed::{CONVERSATION_METADATA, StoredConversation, StoredResponse, place};
+use crate::sealed::{
+    CONVERSATION_METADATA, StoredConversation, StoredResponse, place, stored_bytes_max,
+};
 
 #[async_trait]
 impl ResponseStore for SqliteStore {
@@ -45,8 +47,8 @@ impl ResponseStore for SqliteStore {
         };
         let sequence: i64 = sqlx::query_scalar(
             "INSERT INTO responses (id, project, previous, tree, kept, created_at, expires_at, bytes, model, \
-             conversation, messages, input, body, overhead) \
-             VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence",
+             conversation, messages, input, body) \
+             VALUES (?, ?, ?, ?, 0, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence",
         )
         .bind(&record.id)
         .bind(&record.project)
@@ -60,7 +62,6 @@ impl ResponseStore for SqliteStore {
         .bind(stored.messages)
         .bind(stored.input)
         .bind(stored.body)
-        .bind(stored.overhead)
         .fetch_one(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -109,10 +110,10 @@ impl ResponseStore for SqliteStore {
         // The way up stops as soon as it is too long, and then no messages are read: `length` needs none of them.
         let rows = sqlx::query(
             "WITH RECURSIVE chain (sequence, previous, number, bytes) AS ( \
-               SELECT sequence, previous, 1, length(messages) - overhead FROM responses \
+               SELECT sequence, previous, 1, length(messages) FROM responses \
                WHERE id = ?1 AND project = ?2 AND kept = 0 AND expires_at > ?3 \
                UNION ALL \
-               SELECT r.sequence, r.previous, number + 1, chain.bytes + length(r.messages) - r.overhead \
+               SELECT r.sequence, r.previous, number + 1, chain.bytes + length(r.messages) \
                FROM chain JOIN responses AS r ON r.sequence = chain.previous AND r.project = ?2 \
                WHERE number <= ?4 AND chain.bytes <= ?5), \
              whole (whole) AS (SELECT max(number) <= ?4 AND max(bytes) <= ?5 FROM chain) \
@@ -124,11 +125,11 @@ impl ResponseStore for SqliteStore {
         .bind(project)
         .bind(now)
         .bind(limit)
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+        .bind(stored_bytes_max(bytes_max, limit))
         .fetch_all(&self.readers)
         .await
         .map_err(failure)?;
-        rows::chain(&self.keys, project, &rows)
+        rows::chain(&self.keys, project, bytes_max, &rows)
     }
 
     async fn delete_response(

@@ -165,6 +165,7 @@ async fn an_empty_file_and_a_half_made_one_are_completed() {
         "response_usage",
         "ledger",
         "data_keys",
+        "audit",
     ] {
         let statement = format!("DROP TABLE {table}");
         store

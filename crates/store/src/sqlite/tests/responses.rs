@@ -185,7 +185,7 @@ async fn a_long_chain_goes_at_once() {
         &store,
         "INSERT INTO responses WITH RECURSIVE n (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < 5000) \
          SELECT n, 'resp_' || n, 'alpha', nullif(n - 1, 0), CASE WHEN n > 1 THEN 1 END, n < 5000, \
-         0, 9000000000000, 2, 'm', NULL, x'5b5d', x'', x'', 0 FROM n",
+         0, 9000000000000, 2, 'm', NULL, x'5b5d', x'', x'' FROM n",
     )
     .await;
     let last = "resp_5000";
