@@ -76,8 +76,8 @@ async fn every_act_is_noted_with_who_and_what_and_no_secret() {
     );
     let keys = client.get("/admin/v1/keys").await.ok();
     let own = keys["data"].as_array().unwrap().iter();
-    let own = own.filter(|key| key["project"] == "default");
-    let own = own.last().unwrap()["id"].as_str().unwrap();
+    let mut own = own.filter(|key| key["project"] == "default");
+    let own = own.next().unwrap()["id"].as_str().unwrap();
     assert_eq!(field(&entries, "actor"), [own; 6]);
     assert_eq!(entries[0]["request_id"], request);
     assert_eq!(

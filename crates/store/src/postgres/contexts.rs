@@ -98,6 +98,9 @@ impl ContextStore for PostgresStore {
     }
 
     async fn sweep(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError> {
+        // Once more and again: somebody may have sealed everything with another key, and forgotten this one, while this
+        // replica goes on with it.
+        self.use_data_key().await?;
         self.attempt(|| self.try_sweep(now, limit)).await
     }
 

@@ -152,10 +152,7 @@ fn data_keys_are_referred_to_and_read_where_they_can_be() {
     };
     assert_eq!(config.encryption.previous, [command, known]);
     assert!(!format!("{config:?}").contains(KEY));
-    assert_eq!(
-        parse("").unwrap().encryption,
-        EncryptionConfig::default()
-    );
+    assert_eq!(parse("").unwrap().encryption, EncryptionConfig::default());
 
     for (key, about) in [
         (KEY, "only referred to"),
@@ -164,7 +161,9 @@ fn data_keys_are_referred_to_and_read_where_they_can_be() {
         ("command: ", "there is no command"),
     ] {
         let text = format!("[storage.encryption]\nkey = \"{key}\"\n");
-        let shown = with([("HOME", "/"), ("ONE", KEY)], &text).unwrap_err().to_string();
+        let shown = with([("HOME", "/"), ("ONE", KEY)], &text)
+            .unwrap_err()
+            .to_string();
         assert!(shown.contains(about), "{shown}");
         assert!(!shown.contains(KEY), "{shown}");
     }

@@ -100,6 +100,20 @@ async fn after_a_rotation_the_old_key_can_go() {
 }
 
 #[tokio::test]
+async fn a_key_that_a_replica_still_seals_with_is_not_forgotten_for_long() {
+    let options = options().await;
+    let late = sealed(&options, &[1, 2]).await;
+    let early = sealed(&options, &[2, 1]).await;
+    reseal(&early).await;
+    let said = say(&late, "late").await;
+    late.sweep(NOW, 10).await.unwrap();
+    let name = data_key(1).id().to_string();
+    let without = PostgresStore::open_sealed(&options, &keyring(&[2])).await;
+    assert_corrupt(without, &name);
+    is_whole(&early, &said).await;
+}
+
+#[tokio::test]
 async fn what_is_sealed_can_not_be_moved() {
     let store = sealed(&options().await, &[1]).await;
     say(&store, "one").await;
