@@ -2,7 +2,9 @@
 //!
 //! A file is a cache entry: it may be lost at any time and is then computed again. It is trusted only if its checksum
 //! and its key are right; the key covers namespace, model file, engine version and KV layout, so state from another
-//! model or build can never match. Writes and removals happen on a thread of their own, in the order they were asked.
+//! model or build can never match. With a [`StateKey`] files are sealed, which also tells whether they are whole, and
+//! it is part of every key, so that names tell nothing of what was said and files from before it are removed. Writes
+//! and removals happen on a thread of their own, in the order they were asked.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,9 +14,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 use std::thread::JoinHandle;
 
+use holdfast_seal::StateKey;
+
 use crate::prefix::PrefixKey;
 
 const MAGIC: &[u8; 8] = b"HFKV0001";
+/// Of files that are sealed: what follows is the key, then the sealed state.
+const SEALED_MAGIC: &[u8; 8] = b"HFKS0001";
 /// Magic, checksum of the rest, key.
 const HEADER_BYTES: usize = 8 + 32 + 32;
 /// Writes waiting for the writer thread; each holds one state in memory.
@@ -48,6 +54,7 @@ pub(crate) enum ReadFailure {
 /// The files of one engine.
 pub(crate) struct DiskTier {
     folder: PathBuf,
+    seal: Option<StateKey>,
     files: HashMap<PrefixKey, (FileStatus, u64)>,
     bytes: u64,
     bytes_max: u64,
@@ -62,6 +69,7 @@ impl DiskTier {
         state_dir: &Path,
         fingerprint: &PrefixKey,
         bytes_max: u64,
+        seal: Option<StateKey>,
     ) -> io::Result<Self> {
         let name = &fingerprint.hex()[..16];
         let folder = state_dir.join(name);
@@ -74,12 +82,16 @@ impl DiskTier {
         }
         let (job_sender, job_receiver) = sync_channel(WRITES_QUEUED_MAX);
         let (written_sender, written) = channel();
-        let writer_folder = folder.clone();
+        let (writer_folder, writer_seal) = (folder.clone(), seal.clone());
         let writer = std::thread::Builder::new()
             .name("holdfast-state".into())
-            .spawn(move || write_jobs(&writer_folder, &job_receiver, &written_sender))?;
+            .spawn(move || {
+                let seal = writer_seal.as_ref();
+                write_jobs(&writer_folder, seal, &job_receiver, &written_sender);
+            })?;
         let mut tier = DiskTier {
             folder,
+            seal,
             files: HashMap::new(),
             bytes: 0,
             bytes_max,
@@ -164,7 +176,7 @@ impl DiskTier {
 
     /// Queues a write. `false`: the budget is used up or the writer is behind; the state stays in memory only.
     pub(crate) fn write(&mut self, key: PrefixKey, state: &StateBytes) -> bool {
-        let bytes = (HEADER_BYTES + state.len()) as u64;
+        let bytes = file_bytes(self.seal.is_some(), state.len() as u64);
         if self.knows(&key) {
             return true;
         }
@@ -214,7 +226,12 @@ impl DiskTier {
         if !self.has(key) {
             return Err(ReadFailure::Absent);
         }
-        read_state(&self.folder.join(file_name(key)), key).map_err(|error| match error.kind() {
+        let path = self.folder.join(file_name(key));
+        let read = match &self.seal {
+            Some(seal) => read_sealed(&path, seal, key),
+            None => read_state(&path, key),
+        };
+        read.map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => ReadFailure::Absent,
             _ => ReadFailure::Corrupt,
         })
@@ -279,11 +296,27 @@ pub(crate) fn pin_file_name(pin: &str) -> String {
     }
 }
 
-fn write_jobs(folder: &Path, jobs: &Receiver<Job>, written: &Sender<(PrefixKey, bool)>) {
+fn file_bytes(is_sealed: bool, state_bytes: u64) -> u64 {
+    if is_sealed {
+        (SEALED_MAGIC.len() + 32) as u64 + StateKey::sealed_bytes(state_bytes)
+    } else {
+        HEADER_BYTES as u64 + state_bytes
+    }
+}
+
+fn write_jobs(
+    folder: &Path,
+    seal: Option<&StateKey>,
+    jobs: &Receiver<Job>,
+    written: &Sender<(PrefixKey, bool)>,
+) {
     while let Ok(job) = jobs.recv() {
         match job {
             Job::Write(key, state) => {
-                let result = write_state(folder, &key, &state);
+                let result = match seal {
+                    Some(seal) => write_sealed(folder, seal, &key, &state),
+                    None => write_state(folder, &key, &state),
+                };
                 if let Err(error) = &result {
                     tracing::warn!(%error, "a prefix state could not be written to disk");
                 }
@@ -293,10 +326,9 @@ fn write_jobs(folder: &Path, jobs: &Receiver<Job>, written: &Sender<(PrefixKey, 
             Job::Remove(key) => log_failure(fs::remove_file(folder.join(file_name(&key)))),
             Job::WritePin(pin, chain) => {
                 let text: String = chain.iter().map(|key| key.hex() + "\n").collect();
-                log_failure(replace_file(
-                    &folder.join("pins").join(pin),
-                    &[text.as_bytes()],
-                ));
+                log_failure(replace_file(&folder.join("pins").join(pin), |file| {
+                    file.write_all(text.as_bytes())
+                }));
             }
             Job::RemovePin(pin) => log_failure(fs::remove_file(folder.join("pins").join(pin))),
         }
@@ -338,14 +370,36 @@ fn write_state(folder: &Path, key: &PrefixKey, state: &[u8]) -> io::Result<()> {
     hasher.update(key.bytes());
     hasher.update(state);
     let checksum = hasher.finalize();
-    replace_file(
-        &folder.join(file_name(key)),
-        &[MAGIC, checksum.as_bytes(), key.bytes(), state],
-    )
+    replace_file(&folder.join(file_name(key)), |file| {
+        let parts: [&[u8]; 4] = [MAGIC, checksum.as_bytes(), key.bytes(), state];
+        parts.into_iter().try_for_each(|part| file.write_all(part))
+    })
+}
+
+fn read_sealed(path: &Path, seal: &StateKey, key: &PrefixKey) -> io::Result<Vec<u8>> {
+    let mut file = fs::File::open(path)?;
+    let mut head = [0; SEALED_MAGIC.len() + 32];
+    let bytes = file.metadata()?.len().saturating_sub(head.len() as u64);
+    file.read_exact(&mut head)?;
+    if !head.starts_with(SEALED_MAGIC) || head[SEALED_MAGIC.len()..] != *key.bytes() {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    seal.open(key.bytes(), &mut file, bytes)
+}
+
+fn write_sealed(folder: &Path, seal: &StateKey, key: &PrefixKey, state: &[u8]) -> io::Result<()> {
+    replace_file(&folder.join(file_name(key)), |file| {
+        file.write_all(SEALED_MAGIC)?;
+        file.write_all(key.bytes())?;
+        seal.seal(key.bytes(), state, file)
+    })
 }
 
 /// Writes beside the file and renames, so that a reader sees all or nothing. Not synced: a checksum guards the content.
-fn replace_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
+fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&mut fs::File) -> io::Result<()>,
+) -> io::Result<()> {
     let temporary = path.with_extension("part");
     let mut options = fs::OpenOptions::new();
     options.write(true).create(true).truncate(true);
@@ -355,9 +409,7 @@ fn replace_file(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         options.mode(0o600);
     }
     let mut file = options.open(&temporary)?;
-    for part in parts {
-        file.write_all(part)?;
-    }
+    write(&mut file)?;
     drop(file);
     fs::rename(&temporary, path)
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_protocol::chat::{Delta, FinishReason, Sampling};
 use holdfast_protocol::usage::{CacheStatus, CacheTier};
+use holdfast_seal::StateKey;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Token;
@@ -47,6 +48,8 @@ pub struct EngineOptions {
     pub state_dir: Option<PathBuf>,
     /// Saved states on disk, bytes.
     pub disk_bytes_max: u64,
+    /// What seals them. `None`: they are readable by whoever reads the disk.
+    pub state_key: Option<StateKey>,
     /// Cells that prefixes nobody is using may keep in the KV cache, tokens: they slow every other request, and coming
     /// back from RAM takes some microseconds per token.
     pub idle_tokens_max: u32,
@@ -69,6 +72,7 @@ impl EngineOptions {
             ram_bytes_max: None,
             state_dir: None,
             disk_bytes_max: 10 << 30,
+            state_key: None,
             idle_tokens_max: 8192,
             flash_attention: false,
             chunk_tokens: 64,
@@ -288,9 +292,12 @@ impl Engine {
             threads: options.threads.unwrap_or_else(core_count),
             flash_attention: options.flash_attention,
         };
-        let fingerprint = format!(
-            "{} llama-cpp-2 0.1.160 f16 flash={}",
-            info.fingerprint, options.flash_attention
+        let fingerprint = fingerprint(
+            &options,
+            format!(
+                "{} llama-cpp-2 0.1.160 f16 flash={}",
+                info.fingerprint, options.flash_attention
+            ),
         );
         let worker = worker_options(
             &options,
@@ -352,7 +359,8 @@ impl Engine {
         let template = ChatTemplate::new(CHATML, "", "<|im_end|>")?;
         let sequences = options.slots * 2 + 64;
         let kv_tokens = options.kv_tokens.unwrap_or(info.window_tokens * 8);
-        let worker = worker_options(&options, &info, sequences, kv_tokens, 1 << 30, "tiny");
+        let fingerprint = fingerprint(&options, "tiny".to_owned());
+        let worker = worker_options(&options, &info, sequences, kv_tokens, 1 << 30, &fingerprint);
         let (commands, receiver) = mpsc::unbounded_channel();
         let shared = Arc::new(Shared::default());
         let (ready, started) = std::sync::mpsc::channel();
@@ -372,7 +380,7 @@ impl Engine {
             template,
             ConstraintFactory::none(),
             None,
-            "tiny".into(),
+            fingerprint,
             options.queue_max,
             commands,
             shared,
@@ -683,6 +691,15 @@ impl Engine {
     }
 }
 
+/// What saved states belong to. The key that seals them is a part of it: without it nobody can tell from a prefix's name
+/// what it says, and states under another key, or under none, are removed.
+fn fingerprint(options: &EngineOptions, of_model: String) -> String {
+    match &options.state_key {
+        Some(key) => key.name(&of_model),
+        None => of_model,
+    }
+}
+
 fn worker_options(
     options: &EngineOptions,
     info: &ModelInfo,
@@ -700,6 +717,7 @@ fn worker_options(
         idle_tokens_max: options.idle_tokens_max,
         state_dir: options.state_dir.clone(),
         state_fingerprint: PrefixKey::root("state", fingerprint),
+        state_key: options.state_key.clone(),
         disk_bytes_max: options.disk_bytes_max,
         cuttable: info.cuttable,
     }

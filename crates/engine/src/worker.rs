@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use holdfast_protocol::chat::Sampling;
 use holdfast_protocol::usage::{CacheStatus, CacheTier};
+use holdfast_seal::StateKey;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Token;
@@ -42,6 +43,7 @@ pub(crate) struct WorkerOptions {
     pub(crate) idle_tokens_max: u32,
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_fingerprint: PrefixKey,
+    pub(crate) state_key: Option<StateKey>,
     pub(crate) disk_bytes_max: u64,
     pub(crate) cuttable: bool,
 }
@@ -203,7 +205,12 @@ pub(crate) fn run<M: Model>(
     let disk = match &options.state_dir {
         None => None,
         Some(folder) => {
-            match DiskTier::open(folder, &options.state_fingerprint, options.disk_bytes_max) {
+            match DiskTier::open(
+                folder,
+                &options.state_fingerprint,
+                options.disk_bytes_max,
+                options.state_key.clone(),
+            ) {
                 Ok(disk) => Some(disk),
                 Err(error) => {
                     let failure =

@@ -1,6 +1,7 @@
 //! What operators do with projects and keys, whichever way they come: by the HTTP API, or by the command line where no
 //! server runs. Requests are JSON objects here, and answers are what the API shows.
 
+mod audit;
 mod fields;
 mod keys;
 mod projects;
@@ -8,8 +9,12 @@ mod projects;
 use holdfast_protocol::{ApiError, ErrorKind, UnixMillis};
 use holdfast_store::{Budget, KeyStore, LimitSettings, StoreError};
 use serde::Serialize;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::audit::Audit;
+
+pub(crate) use audit::AuditList;
 pub(crate) use keys::{KeyList, KeyObject, KeyPatch, KeyRequest, RotateRequest};
 pub(crate) use projects::{ProjectList, ProjectObject, ProjectPatch, ProjectRequest};
 
@@ -25,6 +30,8 @@ pub(crate) struct Admin<'a> {
     pub(crate) store: &'a dyn KeyStore,
     /// The time of what is done.
     pub(crate) now: UnixMillis,
+    /// Where it is noted.
+    pub(crate) audit: Audit<'a>,
 }
 
 /// Limits of a key; what is null is decided by the configuration.
@@ -125,6 +132,11 @@ fn store_error(error: StoreError, missing: fn() -> ApiError) -> ApiError {
             ApiError::internal()
         }
     }
+}
+
+/// What a request changes, for the audit log: all of it, since no request has a secret in it.
+fn changes(request: &Value) -> Value {
+    json!({"set": request})
 }
 
 fn key_not_found() -> ApiError {

@@ -9,7 +9,7 @@ use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
 use holdfast_store::{
-    BudgetStore, ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore,
+    AuditStore, BudgetStore, ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore,
 };
 use rand::RngExt;
 use tokio::sync::Semaphore;
@@ -45,12 +45,18 @@ const STOP_WAIT: Duration = Duration::from_secs(10);
 
 /// Everything the gateway keeps durably.
 pub trait Store:
-    ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + BudgetStore
+    ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + BudgetStore + AuditStore
 {
 }
 
 impl<T> Store for T where
-    T: ContextStore + KeyStore + UpstreamStore + ResponseStore + LedgerStore + BudgetStore
+    T: ContextStore
+        + KeyStore
+        + UpstreamStore
+        + ResponseStore
+        + LedgerStore
+        + BudgetStore
+        + AuditStore
 {
 }
 

@@ -14,6 +14,7 @@ use crate::client::Patience;
 use crate::config::{Config, Environment, Flags};
 
 mod administration;
+mod audit;
 mod budget;
 mod chat;
 mod connection;
@@ -27,6 +28,7 @@ mod output;
 mod project;
 mod seconds;
 mod serve;
+mod storage;
 mod usage;
 
 pub(crate) use failure::Failure;
@@ -89,6 +91,9 @@ enum Command {
     Models(models::ModelsCommand),
     /// Sum up what was used and what it cost
     Usage(usage::UsageArguments),
+    /// Seal what is stored
+    #[command(subcommand)]
+    Storage(storage::StorageCommand),
     /// Create, change and revoke API keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -97,6 +102,9 @@ enum Command {
     /// Create and change projects
     #[command(subcommand)]
     Project(project::ProjectCommand),
+    /// Show what was done to projects, keys, configuration and storage, and check that the record is whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Check the configuration, print its schema, or let a running server read it again
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -182,8 +190,10 @@ async fn dispatch(session: &Session, command: Command) -> Result<(), Failure> {
         Command::Context(command) => contexts::run(session, command).await,
         Command::Models(command) => models::run(session, command).await,
         Command::Usage(arguments) => usage::run(session, arguments).await,
+        Command::Storage(command) => storage::run(session, command).await,
         Command::Key(command) => key::run(session, command).await,
         Command::Budget(command) => budget::run(session, command).await,
+        Command::Audit(command) => audit::run(session, command).await,
         Command::Project(command) => project::run(session, command).await,
         Command::Config(ConfigCommand::Schema) => {
             session.output.raw(&crate::config::schema());

@@ -14,6 +14,8 @@ use holdfast_store::PostgresOptions;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+pub use crate::data_key::{EncryptionConfig, KeySource};
+
 use crate::app::{Catalog, LedgerOptions, RouteOptions, UpstreamOptions};
 use crate::budgets::Rates;
 use crate::keys::Secret;
@@ -42,6 +44,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where contexts, keys and responses are kept.
     pub storage: StorageConfig,
+    /// `[storage.encryption]`.
+    pub encryption: EncryptionConfig,
     /// `[server.tls]`.
     pub tls: Option<TlsConfig>,
     /// Logging.

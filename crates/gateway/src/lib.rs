@@ -5,6 +5,7 @@
 mod admin;
 mod admission;
 pub mod app;
+pub mod audit;
 pub mod auth;
 mod backend;
 mod budgets;
@@ -13,6 +14,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod contexts;
+pub mod data_key;
 mod events;
 mod idempotency;
 pub mod keys;

@@ -257,16 +257,21 @@ impl Responses {
             .map_err(|error| told(error, &not_found))
     }
 
-    /// Ends a stored response.
-    pub(crate) async fn delete(&self, project: &str, id: &str) -> Result<(), ApiError> {
+    /// Ends a stored response; answers what was said in it, as far as that can be read.
+    pub(crate) async fn delete(&self, project: &str, id: &str) -> Result<Vec<Message>, ApiError> {
         let not_found = || ApiError::response_not_found(id);
         if !is_response(id) {
             return Err(not_found());
         }
+        let record = self.store.response(project, id, self.now()).await;
         self.store
             .delete_response(project, id, self.now())
             .await
-            .map_err(|error| told(error, &not_found))
+            .map_err(|error| told(error, &not_found))?;
+        let turn = record
+            .ok()
+            .and_then(|record| serde_json::from_slice::<Turn>(&record.messages).ok());
+        Ok(turn.map(|turn| turn.messages).unwrap_or_default())
     }
 
     /// Makes a conversation.
@@ -529,12 +534,13 @@ impl Responses {
         &self,
         project: &str,
         id: &str,
-    ) -> Result<(), ApiError> {
-        self.conversation(project, id).await?;
+    ) -> Result<Vec<Message>, ApiError> {
+        let record = self.conversation(project, id).await?;
         self.store
             .delete_conversation(project, id, self.now())
             .await
-            .map_err(|error| told(error, &|| ApiError::conversation_not_found(id)))
+            .map_err(|error| told(error, &|| ApiError::conversation_not_found(id)))?;
+        Ok(serde_json::from_slice(&record.messages).unwrap_or_default())
     }
 
     /// Removes all that has expired by now; returns how many.

@@ -11,12 +11,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use data_encoding::HEXLOWER;
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::{Profile, UnixMillis};
+use holdfast_seal::Keyring;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppOptions, Limits, ModelEntry, ModelSource, Store, system_clock};
+use crate::audit::Actor;
 use crate::budgets::BudgetOptions;
 use crate::config::{self, Config, CreateTotalTokens, EngineConfig, ModelConfig, SharePrefixes};
 use crate::keys::Secret;
@@ -130,10 +132,11 @@ pub async fn run(
         Some(listener) => Door::Inherited(listener),
         None => Door::Bound(bind(config.server.listen, config.server.reuse_port)?),
     };
-    let opened = OpenStore::open(&config.storage, &data_dir).await?;
+    let keys = data_keys(&config).await?;
+    let opened = OpenStore::open(&config.storage, &keys, &data_dir).await?;
     let store = opened.store();
     let running = tokio::select! {
-        running = start(&config, source, &data_dir, &store, &progress, announce) => running,
+        running = start(&config, source, &data_dir, &keys, &store, &progress, announce) => running,
         () = shutdown.cancelled() => {
             announce(Announcement::Stopping);
             opened.close().await;
@@ -180,6 +183,7 @@ async fn start(
     config: &Config,
     source: ConfigSource,
     data_dir: &DataDir,
+    keys: &Keyring,
     store: &Arc<dyn Store>,
     progress: &Arc<dyn Progress>,
     announce: &(dyn Fn(Announcement) + Sync),
@@ -189,7 +193,7 @@ async fn start(
     let (mut started, mut files) = (Vec::new(), Vec::new());
     for (index, engine_config) in config.engines.iter().enumerate() {
         let open = open_model(&store_of_models, engine_config, progress).await?;
-        let engine = start_engine(engine_config, data_dir, &open).await?;
+        let engine = start_engine(engine_config, data_dir, keys, &open).await?;
         announce(Announcement::Engine {
             name: engine_config.name.clone(),
             models: config
@@ -402,7 +406,7 @@ fn watch_signals(shutdown: CancellationToken) -> Result<Signal, ServeError> {
 async fn reload_at(mut hangups: Signal, service: Arc<Service>) {
     while hangups.recv().await.is_some() {
         // What it came to is in the log.
-        let _ = service.reload().await;
+        let _ = service.reload(Actor::signal()).await;
     }
 }
 
@@ -462,6 +466,14 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         _ => {}
     }
     address
+}
+
+/// The keys that seal and open what is stored.
+pub(crate) async fn data_keys(config: &Config) -> Result<Keyring, ServeError> {
+    config.encryption.keyring().await.map_err(|error| {
+        ServeError::new(format!("the data key can't be had: {error}"))
+            .help("without it nothing that it sealed can be read")
+    })
 }
 
 async fn open_model(
@@ -535,6 +547,7 @@ async fn provide(
 async fn start_engine(
     config: &EngineConfig,
     data_dir: &DataDir,
+    keys: &Keyring,
     open: &OpenModel,
 ) -> Result<Engine, ServeError> {
     let mut options = EngineOptions::new(open.path.clone());
@@ -546,6 +559,7 @@ async fn start_engine(
     options.ram_bytes_max = config.ram_bytes_max;
     options.state_dir = (config.disk_bytes_max > 0).then(|| data_dir.engine_state(&config.name));
     options.disk_bytes_max = config.disk_bytes_max;
+    options.state_key = keys.state_key();
     options.flash_attention = config.flash_attention;
     options.chunk_tokens = config.chunk_tokens;
     options.idle_tokens_max = config.idle_tokens_max;

@@ -174,6 +174,7 @@ fn administration() -> Router<Arc<App>> {
                 .delete(admin::revoke_key),
         )
         .route("/admin/v1/keys/{id}/rotate", post(admin::rotate_key))
+        .route("/admin/v1/audit", get(admin::list_audit))
         .route("/admin/v1/config/reload", post(reload::reload))
 }
 

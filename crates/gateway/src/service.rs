@@ -14,6 +14,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{App, AppOptions};
+use crate::audit::{Act, Actor, Audit};
 
 /// How often what has expired is looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ pub struct Renewal {
 }
 
 /// Why a reload changed nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReloadError {
     /// The configuration is wrong; each problem with its file, line and column.
     #[error("{}", .0.join("; "))]
@@ -46,6 +47,9 @@ pub enum ReloadError {
     /// It is sound, and can't be put into effect.
     #[error("{0}")]
     Failed(String),
+    /// The audit log can't be written.
+    #[error("the audit log can't be written: {0}")]
+    NotNoted(StoreError),
 }
 
 /// The running service.
@@ -111,10 +115,24 @@ impl Service {
     ///
     /// # Errors
     /// Why nothing has changed.
-    pub async fn reload(&self) -> Result<Vec<String>, ReloadError> {
+    pub async fn reload(&self, actor: Actor) -> Result<Vec<String>, ReloadError> {
         let _alone = self.reloading.lock().await;
-        let result = self.reload_alone().await;
-        let app = self.app.load();
+        let app = self.app();
+        let audit = Audit {
+            log: &*app.store,
+            actor,
+            now: app.now(),
+        };
+        let act = Act {
+            name: "config.reload",
+            target: "",
+            project: None,
+        };
+        let result = audit
+            .around(act, serde_json::json!({}), self.reload_alone())
+            .await
+            .unwrap_or_else(|error| Err(ReloadError::NotNoted(error)));
+        let app = self.app();
         app.events.reloaded(result.as_ref().map(|_| ()));
         match &result {
             Ok(needs_restart) if needs_restart.is_empty() => {

@@ -17,6 +17,7 @@ use serde_json::{Map, json};
 
 use crate::{AppendTurn, ContextStore, KeyStore, ResponseStore, StoreError};
 
+pub mod audit;
 pub mod budgets;
 pub mod keys;
 pub mod ledger;
@@ -25,6 +26,7 @@ pub mod listing;
 mod numbers;
 pub mod postgres_server;
 pub mod responses;
+pub mod sealing;
 pub mod stored;
 pub mod turns;
 pub mod upstreams;
@@ -112,6 +114,13 @@ pub async fn responses(store: &dyn ResponseStore) {
     conversations::parallel_turns_move_the_head_once(store).await;
     conversations::a_head_that_ends_goes_back(store).await;
     conversations::responses_outlive_their_conversation(store).await;
+}
+
+/// Everything an [`AuditStore`](crate::AuditStore) promises. Run it on a store with an empty log.
+pub async fn audit(store: &dyn crate::AuditStore) {
+    audit::entries_form_a_chain(store).await;
+    audit::parallel_appends_form_one_chain(store).await;
+    audit::pages_are_complete_in_either_order(store).await;
 }
 
 /// Everything a [`LedgerStore`](crate::LedgerStore) promises.

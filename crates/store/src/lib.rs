@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
 
+pub mod audit;
 pub mod budgets;
 mod columns;
 #[cfg(any(test, feature = "conformance"))]
@@ -17,11 +18,17 @@ pub mod keys;
 pub mod ledger;
 pub mod memory;
 pub mod postgres;
+pub mod reseal;
 pub mod responses;
 mod rows;
+mod sealed;
 pub mod sqlite;
 pub mod upstreams;
 
+pub use audit::{
+    AuditBreak, AuditEntry, AuditFilter, AuditHash, AuditOrder, AuditRecord, AuditStore,
+    AuditVerifier,
+};
 pub use budgets::{
     Allows, Budget, BudgetPeriod, BudgetStore, Reservation, Reserved, Span, Spender, Tally,
 };
@@ -34,6 +41,7 @@ pub use ledger::{
 };
 pub use memory::MemoryStore;
 pub use postgres::{PostgresOptions, PostgresStore};
+pub use reseal::{ResealPosition, ResealStep};
 pub use responses::{
     Chain, ChainLink, ConversationRecord, HeadChange, ItemsChange, ResponseRecord, ResponseStore,
     ResponseUsage,

@@ -8,6 +8,7 @@ use holdfast_protocol::UnixMillis;
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Expiry, Turn};
 
+mod audit;
 mod budgets;
 mod keys;
 mod ledger;
@@ -61,6 +62,7 @@ struct State {
     running: Running,
     /// When each was given.
     notices: HashMap<String, UnixMillis>,
+    audit: Vec<crate::audit::AuditRecord>,
 }
 
 struct Entry {

@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_seal::Keyring;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres, Transaction};
@@ -18,6 +19,7 @@ use sqlx::{Connection, Postgres, Transaction};
 use crate::StoreError;
 
 mod attempt;
+mod audit;
 mod budgets;
 mod connect;
 mod contexts;
@@ -25,6 +27,7 @@ mod failure;
 mod keys;
 mod ledger;
 mod reach;
+mod reseal;
 mod responses;
 mod rows;
 mod upstreams;
@@ -85,6 +88,7 @@ impl fmt::Debug for PostgresOptions {
 
 /// Everything in one PostgreSQL database.
 pub struct PostgresStore {
+    keys: Keyring,
     pool: PgPool,
     reach: Arc<Reach>,
     /// Longest time for one method, connection included. Beyond it the network has swallowed the answer.
@@ -98,6 +102,34 @@ impl PostgresStore {
     /// `Corrupt` for a database of another program, of a newer version or of an encoding other than UTF-8;
     /// `Unavailable` when it can't be reached or written.
     pub async fn open(options: &PostgresOptions) -> Result<Self, StoreError> {
+        Self::open_sealed(options, &Keyring::none()).await
+    }
+
+    /// The same, with what clients said sealed by the keyring's key. What is there already stays as it is until it is
+    /// sealed anew ([`PostgresStore::reseal`]).
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open`]; `Corrupt` also when something may be sealed with a key that the keyring has not got.
+    pub async fn open_sealed(
+        options: &PostgresOptions,
+        keys: &Keyring,
+    ) -> Result<Self, StoreError> {
+        let store = Self::open_beside(options, keys).await?;
+        if let Err(error) = store.use_data_key().await {
+            store.close().await;
+            return Err(error);
+        }
+        Ok(store)
+    }
+
+    /// The same, without taking down that the keyring's key is used: for whoever must not be the first to use it.
+    ///
+    /// # Errors
+    /// As [`PostgresStore::open_sealed`].
+    pub async fn open_beside(
+        options: &PostgresOptions,
+        keys: &Keyring,
+    ) -> Result<Self, StoreError> {
         let connect = connect::options(options).map_err(StoreError::Unavailable)?;
         connect::prepare(&connect, options.connection_wait).await?;
 
@@ -128,11 +160,20 @@ impl PostgresStore {
                 })
             })
             .connect_lazy_with(connect.clone());
-        Ok(PostgresStore {
+        let store = PostgresStore {
+            keys: keys.clone(),
             reach: Arc::new(Reach::new(connect, options.connection_wait)),
             pool,
             answer_wait: options.connection_wait + 2 * options.statement_time_max,
-        })
+        };
+        let used = store.data_keys().await;
+        match used.and_then(|used| crate::reseal::check(keys, &used)) {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// Waits for what runs and closes all connections. Later calls answer `Unavailable`.
@@ -166,6 +207,7 @@ enum OneAtATime {
     TidyHandles = 0x4846_0002,
     HandlesOf = 0x4846_0003,
     SpendingOf = 0x4846_0004,
+    AppendAudit = 0x4846_0005,
 }
 
 impl OneAtATime {

@@ -1,6 +1,7 @@
 //! Rows of either database, read by column: what a record is made of is said once for both.
 
 pub(crate) mod accounts;
+pub(crate) mod audit;
 pub(crate) mod responses;
 
 use crate::StoreError;

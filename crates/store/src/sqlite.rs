@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_protocol::context::{Context, ContextContent};
+use holdfast_seal::Keyring;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{
@@ -21,11 +22,13 @@ use sqlx::{ConnectOptions, Connection, Sqlite, Transaction};
 use crate::StoreError;
 use crate::budgets::Running;
 
+mod audit;
 mod budgets;
 mod contexts;
 mod failure;
 mod keys;
 mod ledger;
+mod reseal;
 mod responses;
 mod rows;
 mod touch;
@@ -51,6 +54,7 @@ const SCRUB_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Everything in one SQLite file.
 pub struct SqliteStore {
+    keys: Keyring,
     writer: SqlitePool,
     readers: SqlitePool,
     scrubber: SqlitePool,
@@ -69,6 +73,28 @@ impl SqliteStore {
     /// `Corrupt` for a file that is damaged, another program's, or of a newer version; `Unavailable` when it can't be
     /// opened or written.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, StoreError> {
+        Self::open_sealed(path, &Keyring::none()).await
+    }
+
+    /// The same, with what clients said sealed by the keyring's key. What is there already stays as it is until it is
+    /// sealed anew ([`SqliteStore::reseal`]).
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`]; `Corrupt` also when something may be sealed with a key that the keyring has not got.
+    pub async fn open_sealed(path: impl AsRef<Path>, keys: &Keyring) -> Result<Self, StoreError> {
+        let store = Self::open_beside(path, keys).await?;
+        if let Err(error) = store.use_data_key().await {
+            store.close().await;
+            return Err(error);
+        }
+        Ok(store)
+    }
+
+    /// The same, without taking down that the keyring's key is used: for whoever must not be the first to use it.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open_sealed`].
+    pub async fn open_beside(path: impl AsRef<Path>, keys: &Keyring) -> Result<Self, StoreError> {
         let path = path.as_ref();
         create_file(path).map_err(|error| {
             StoreError::Unavailable(format!("the database file can't be made: {error}"))
@@ -97,6 +123,7 @@ impl SqliteStore {
         }
 
         let store = SqliteStore {
+            keys: keys.clone(),
             writer,
             readers: pool(READERS_MAX)
                 .connect_lazy_with(options.clone().pragma("query_only", "ON")),
@@ -109,7 +136,14 @@ impl SqliteStore {
         let connection = store.writer.acquire().await.map_err(failure)?;
         store.scrub(&connection).await;
         drop(connection);
-        Ok(store)
+        let used = store.data_keys().await;
+        match used.and_then(|used| crate::reseal::check(keys, &used)) {
+            Ok(()) => Ok(store),
+            Err(error) => {
+                store.close().await;
+                Err(error)
+            }
+        }
     }
 
     /// Stores many contexts in one transaction: all or none. For imports and benchmarks.
@@ -122,7 +156,7 @@ impl SqliteStore {
     ) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
         for (context, content) in contexts {
-            contexts::insert(&mut transaction, context, content).await?;
+            contexts::insert(&mut transaction, &self.keys, context, content).await?;
         }
         transaction.commit().await.map_err(failure)
     }

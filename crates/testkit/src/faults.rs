@@ -13,6 +13,7 @@ use holdfast_store::{
 };
 use tokio::sync::Semaphore;
 
+mod audit;
 mod budgets;
 mod ledger;
 mod responses;
@@ -30,6 +31,8 @@ pub enum Operation {
     Touch,
     /// `ContextStore::append_turn`.
     AppendTurn,
+    /// `AuditStore::append_audit`.
+    AppendAudit,
     /// `KeyStore::key_by_hash`.
     KeyByHash,
     /// `KeyStore::list_projects`.

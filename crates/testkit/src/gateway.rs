@@ -14,6 +14,7 @@ use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::Profile;
 use holdfast_protocol::context::{OnTooSmall, ProfileKind};
 use holdfast_protocol::provider;
+use holdfast_seal::Keyring;
 use holdfast_store::{
     KeyScope, KeyStore, MemoryStore, PostgresOptions, PostgresStore, SqliteStore,
 };
@@ -86,6 +87,7 @@ pub struct TestGateway {
 pub struct TestGatewayBuilder {
     clock: TestClock,
     database: Option<PathBuf>,
+    keys: Keyring,
     store: Option<Arc<dyn Store>>,
     limits: Limits,
     auth_required: bool,
@@ -120,6 +122,7 @@ impl TestGateway {
             ledger,
             clock: TestClock::default(),
             database: None,
+            keys: Keyring::none(),
             store: None,
             limits: Limits::default(),
             auth_required: true,
@@ -174,6 +177,14 @@ impl TestGatewayBuilder {
         self.database = Some(folder.join("holdfast.db"));
         self.engine.state_dir = Some(folder.join("state"));
         self.ledger.spool_dir = Some(folder.join("spool"));
+        self
+    }
+
+    /// With what clients say sealed, in SQLite and in the engine's files.
+    #[must_use]
+    pub fn sealed(mut self, keys: &Keyring) -> Self {
+        self.engine.state_key = keys.state_key();
+        self.keys = keys.clone();
         self
     }
 
@@ -295,6 +306,7 @@ impl TestGatewayBuilder {
         let TestGatewayBuilder {
             clock,
             database,
+            keys,
             store,
             limits,
             auth_required,
@@ -313,7 +325,7 @@ impl TestGatewayBuilder {
         let store: Arc<dyn Store> = match (store, database) {
             (Some(store), _) => store,
             (None, None) => Arc::new(MemoryStore::new()),
-            (None, Some(path)) => Arc::new(SqliteStore::open(&path).await.unwrap()),
+            (None, Some(path)) => Arc::new(SqliteStore::open_sealed(&path, &keys).await.unwrap()),
         };
         let store = Arc::new(FaultyStore::new(store, is_shared));
         let engine = Engine::start_tiny(engine).unwrap();

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use holdfast_engine::EngineOptions;
 use holdfast_protocol::usage::{CacheStatus, CacheTier};
+use holdfast_seal::{DataKey, Keyring, StateKey};
 
 use crate::support::{Answer, ask, options, options_on_disk, prefix, question, tiny};
 
@@ -287,4 +288,94 @@ async fn a_disk_budget_that_is_used_up_keeps_state_in_memory() {
         &ask(&engine, Some(&held), question("what?")).await,
         CacheTier::Ram,
     );
+}
+
+fn key(byte: u8) -> StateKey {
+    Keyring::new(Some(DataKey::new([byte; 32])), &[])
+        .state_key()
+        .unwrap()
+}
+
+fn sealed_on_disk(folder: &Path, byte: u8) -> EngineOptions {
+    EngineOptions {
+        state_key: Some(key(byte)),
+        ..options_on_disk(folder)
+    }
+}
+
+#[tokio::test]
+async fn sealed_state_is_found_after_a_restart_and_damage_is_found_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = tiny(sealed_on_disk(folder.path(), 1));
+    let held = prefix(&engine, "p", &[DOCUMENT]);
+    engine.hold("p", "ctx-1", held.clone()).await.unwrap();
+    let before = ask(&engine, Some(&held), question("what?")).await;
+    engine.stop().await;
+    let states = files(folder.path(), "kv");
+    assert_eq!(states.len(), 1);
+    assert!(!shows_the_document(&states[0]));
+
+    let engine = tiny(sealed_on_disk(folder.path(), 1));
+    let after = ask(&engine, Some(&held), question("what?")).await;
+    assert_hit(&after, CacheTier::Disk);
+    assert_eq!(before.texts, after.texts);
+    engine.stop().await;
+
+    for change in [
+        |bytes: &mut Vec<u8>| bytes[100] ^= 1,
+        |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2),
+    ] {
+        let mut bytes = fs::read(&states[0]).unwrap();
+        change(&mut bytes);
+        fs::write(&states[0], bytes).unwrap();
+        let engine = tiny(sealed_on_disk(folder.path(), 1));
+        let rebuilt = ask(&engine, Some(&held), question("what?")).await;
+        assert_rebuilt(&rebuilt, "state_corrupt");
+        assert_eq!(before.texts, rebuilt.texts);
+        // It is held again, so that it is written again.
+        engine.hold("p", "ctx-1", held.clone()).await.unwrap();
+        engine.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn state_under_no_key_or_another_one_does_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut names = Vec::new();
+    for options in [
+        options_on_disk(folder.path()),
+        sealed_on_disk(folder.path(), 1),
+        sealed_on_disk(folder.path(), 2),
+        options_on_disk(folder.path()),
+    ] {
+        let engine = tiny(options);
+        let held = prefix(&engine, "p", &[DOCUMENT]);
+        let answer = ask(&engine, Some(&held), question("what?")).await;
+        assert_ne!(
+            answer.prefix.unwrap().tier,
+            Some(CacheTier::Disk),
+            "nothing of the others is taken for its own"
+        );
+        engine.hold("p", "ctx-1", held).await.unwrap();
+        engine.stop().await;
+        let states = files(folder.path(), "kv");
+        assert_eq!(states.len(), 1, "those of the others are removed");
+        names.push(states[0].file_name().unwrap().to_owned());
+        let is_plain = names.len() % 3 == 1;
+        assert_eq!(shows_the_document(&states[0]), is_plain);
+    }
+    // A name is a digest of what was said: whoever can't know the key can't try texts on it.
+    assert_eq!(names[0], names[3]);
+    assert_ne!(names[0], names[1]);
+    assert_ne!(names[1], names[2]);
+}
+
+/// The toy model's state is its tokens, and these are the text's bytes.
+fn shows_the_document(state: &Path) -> bool {
+    let tokens: Vec<u8> = DOCUMENT
+        .bytes()
+        .flat_map(|byte| u32::from(byte).to_le_bytes())
+        .collect();
+    let bytes = fs::read(state).unwrap();
+    bytes.windows(tokens.len()).any(|window| window == tokens)
 }

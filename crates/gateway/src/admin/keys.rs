@@ -3,14 +3,15 @@
 use holdfast_protocol::{ApiError, UnixMillis};
 use holdfast_store::{KeyRecord, KeyScope, StoreError};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::fields::{Fields, RATE_LIMITS};
 use super::{
-    ATTEMPTS_MAX, Admin, BudgetSettings, PAGE_MAX, RateLimitsObject, key_not_found, seconds,
-    store_error, wrong_cursor,
+    ATTEMPTS_MAX, Admin, BudgetSettings, PAGE_MAX, RateLimitsObject, changes, key_not_found,
+    seconds, store_error, wrong_cursor,
 };
+use crate::audit::{Act, not_noted};
 use crate::keys;
 use crate::serve::DEFAULT_PROJECT;
 
@@ -180,12 +181,18 @@ impl Admin<'_> {
             budgets: fields.budgets("budgets")?.unwrap_or_default(),
             ..record
         };
-        let failed = |error| store_error(error, key_not_found);
-        self.store
-            .ensure_project(project, self.now)
-            .await
-            .map_err(failed)?;
-        self.store.insert_key(&record).await.map_err(failed)?;
+        let act = Act {
+            name: "key.create",
+            target: &record.id,
+            project: Some(project),
+        };
+        let made = async {
+            self.store.ensure_project(project, self.now).await?;
+            self.store.insert_key(&record).await
+        };
+        let made = self.audit.around(act, changes(request), made).await;
+        made.map_err(not_noted)?
+            .map_err(|error| store_error(error, key_not_found))?;
         tracing::info!(key.id = record.id, project, "a key was made");
         Ok(KeyObject {
             key: Some(secret.expose().to_owned()),
@@ -244,7 +251,7 @@ impl Admin<'_> {
     ) -> Result<KeyObject, ApiError> {
         let fields = Fields::of(request, KEY_PATCH_FIELDS)?;
         let record = self
-            .change(id, |record| {
+            .change("key.update", id, request, |record| {
                 Ok(KeyRecord {
                     label: fields.label("label")?.unwrap_or(record.label),
                     scopes: fields.scopes("scopes")?.unwrap_or(record.scopes),
@@ -277,7 +284,7 @@ impl Admin<'_> {
         let previous_expires_at = self.after(overlap_seconds);
         let mut secret = None;
         let record = self
-            .change(id, |record| {
+            .change("key.rotate", id, request, |record| {
                 if record.revoked_at.is_some() {
                     return Err(ApiError::invalid("id", "names a key that is revoked"));
                 }
@@ -294,10 +301,16 @@ impl Admin<'_> {
     }
 
     pub(crate) async fn revoke_key(&self, id: &str) -> Result<KeyObject, ApiError> {
-        let record = self
-            .store
-            .revoke_key(id, self.now)
-            .await
+        let record = self.record(id).await?;
+        let act = Act {
+            name: "key.revoke",
+            target: &record.id,
+            project: Some(&record.project),
+        };
+        let revoked = self.store.revoke_key(id, self.now);
+        let revoked = self.audit.around(act, json!({}), revoked).await;
+        let record = revoked
+            .map_err(not_noted)?
             .map_err(|error| store_error(error, key_not_found))?;
         tracing::info!(key.id = record.id, "a key was revoked");
         Ok(KeyObject::of(record, self.now))
@@ -311,17 +324,30 @@ impl Admin<'_> {
     /// Changes a key, from what it is then, until nobody else was in between.
     async fn change(
         &self,
+        act: &str,
         id: &str,
+        request: &Value,
         mut change: impl FnMut(KeyRecord) -> Result<KeyRecord, ApiError>,
     ) -> Result<KeyRecord, ApiError> {
-        let mut attempts = 1;
-        loop {
-            let changed = change(self.record(id).await?)?;
-            match self.store.update_key(&changed).await {
-                Err(StoreError::Conflict) if attempts < ATTEMPTS_MAX => attempts += 1,
-                updated => return updated.map_err(|error| store_error(error, key_not_found)),
+        let mut changed = change(self.record(id).await?)?;
+        let (target, project) = (changed.id.clone(), changed.project.clone());
+        let act = Act {
+            name: act,
+            target: &target,
+            project: Some(&project),
+        };
+        let updated = async {
+            let mut attempts = 1;
+            loop {
+                match self.store.update_key(&changed).await {
+                    Err(StoreError::Conflict) if attempts < ATTEMPTS_MAX => attempts += 1,
+                    updated => return updated.map_err(|error| store_error(error, key_not_found)),
+                }
+                changed = change(self.record(id).await?)?;
             }
-        }
+        };
+        let updated = self.audit.around(act, changes(request), updated).await;
+        updated.map_err(not_noted)?
     }
 
     /// `None` when the request does not say, `Some(None)` when the key shall not end by itself.

@@ -8,9 +8,10 @@ use utoipa::ToSchema;
 
 use super::fields::{Fields, PROJECT_LIMITS};
 use super::{
-    ATTEMPTS_MAX, Admin, BudgetSettings, LimitsObject, PAGE_MAX, project_not_found, seconds,
-    store_error,
+    ATTEMPTS_MAX, Admin, BudgetSettings, LimitsObject, PAGE_MAX, changes, project_not_found,
+    seconds, store_error,
 };
+use crate::audit::{Act, not_noted};
 
 const PROJECT_FIELDS: &[&str] = &[
     "name",
@@ -128,7 +129,14 @@ impl Admin<'_> {
             settings: settings(&fields, ProjectSettings::default())?,
             ..ProjectRecord::new(name, self.now)
         };
-        match self.store.insert_project(&record).await {
+        let act = Act {
+            name: "project.create",
+            target: name,
+            project: Some(name),
+        };
+        let made = self.store.insert_project(&record);
+        let made = self.audit.around(act, changes(request), made).await;
+        match made.map_err(not_noted)? {
             Ok(()) => {}
             Err(StoreError::Conflict) => {
                 return Err(ApiError::invalid(
@@ -177,19 +185,33 @@ impl Admin<'_> {
         request: &Value,
     ) -> Result<ProjectObject, ApiError> {
         let fields = Fields::of(request, PROJECT_PATCH_FIELDS)?;
-        let mut attempts = 1;
-        loop {
+        let change = async || {
             let mut record = self.project_record(name).await?;
             record.settings = settings(&fields, record.settings)?;
-            match self.store.update_project(&record).await {
-                Err(StoreError::Conflict) if attempts < ATTEMPTS_MAX => attempts += 1,
-                Ok(updated) => {
-                    tracing::info!(project = name, "a project was changed");
-                    return Ok(updated.into());
+            Ok::<_, ApiError>(record)
+        };
+        let mut record = change().await?;
+        let act = Act {
+            name: "project.update",
+            target: name,
+            project: Some(name),
+        };
+        let updated = async {
+            let mut attempts = 1;
+            loop {
+                match self.store.update_project(&record).await {
+                    Err(StoreError::Conflict) if attempts < ATTEMPTS_MAX => attempts += 1,
+                    updated => {
+                        return updated.map_err(|error| store_error(error, project_not_found));
+                    }
                 }
-                Err(error) => return Err(store_error(error, project_not_found)),
+                record = change().await?;
             }
-        }
+        };
+        let updated = self.audit.around(act, changes(request), updated).await;
+        let updated = updated.map_err(not_noted)??;
+        tracing::info!(project = name, "a project was changed");
+        Ok(updated.into())
     }
 
     async fn project_record(&self, name: &str) -> Result<ProjectRecord, ApiError> {

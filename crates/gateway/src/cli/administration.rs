@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use holdfast_protocol::ApiError;
+use holdfast_store::{AuditFilter, AuditOrder};
 use reqwest::Method;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::admin::{Admin, PAGE_MAX};
 use crate::app::Store;
+use crate::audit::{Actor, Audit};
 use crate::client::{Client, Patience};
 use crate::config::StorageConfig;
-use crate::serve::{DataDir, DataDirLock, OpenStore, now};
+use crate::serve::{DataDir, DataDirLock, OpenStore, data_keys, now};
 
 use super::{Failure, Session, connection};
 
@@ -49,7 +51,8 @@ impl Administration {
             true => Some(data_dir.lock()?),
             false => None,
         };
-        let open = OpenStore::open(&config.storage, &data_dir).await?;
+        let keys = data_keys(&config).await?;
+        let open = OpenStore::open_beside(&config.storage, &keys, &data_dir).await?;
         Ok(Administration::Store {
             store: open.store(),
             open,
@@ -140,6 +143,33 @@ impl Administration {
         }
     }
 
+    /// A page of the audit log, after an entry.
+    pub(super) async fn audit(
+        &self,
+        filter: &AuditFilter,
+        order: AuditOrder,
+        cursor: Option<&str>,
+        limit: u32,
+    ) -> Result<Value, Failure> {
+        match self {
+            Administration::Server(client) => {
+                let limit = limit.to_string();
+                let order = match order {
+                    AuditOrder::Newest => "newest",
+                    AuditOrder::Oldest => "oldest",
+                };
+                let mut query = vec![("order", order), ("limit", limit.as_str())];
+                query.extend(filter.act.as_deref().map(|act| ("act", act)));
+                query.extend(filter.actor.as_deref().map(|actor| ("actor", actor)));
+                query.extend(cursor.map(|cursor| ("cursor", cursor)));
+                call(client, Method::GET, &["audit"], &query, None).await
+            }
+            Administration::Store { store, .. } => {
+                answer(admin(store).list_audit(filter, order, cursor, limit).await)
+            }
+        }
+    }
+
     pub(super) async fn create_project(&self, body: &Value) -> Result<Value, Failure> {
         match self {
             Administration::Server(client) => {
@@ -194,9 +224,15 @@ impl Administration {
 }
 
 fn admin(store: &Arc<dyn Store>) -> Admin<'_> {
+    let now = now();
     Admin {
         store: &**store,
-        now: now(),
+        now,
+        audit: Audit {
+            log: &**store,
+            actor: Actor::local(),
+            now,
+        },
     }
 }
 

@@ -155,7 +155,7 @@ async fn examine(session: &Session) -> Vec<Check> {
     let is_running = data_dir.is_locked();
     checks.push(folder(&data_dir, is_running));
     checks.push(match &config.storage {
-        StorageConfig::Sqlite => database(&data_dir, is_running).await,
+        StorageConfig::Sqlite => database(&config, &data_dir, is_running).await,
         StorageConfig::Postgres(options) => postgres(options).await,
         StorageConfig::OutOfReach(why) => {
             Check::warn("database", why.clone(), "run this where the server runs")
@@ -231,7 +231,7 @@ fn folder(data_dir: &DataDir, is_running: bool) -> Check {
     }
 }
 
-async fn database(data_dir: &DataDir, is_running: bool) -> Check {
+async fn database(config: &Config, data_dir: &DataDir, is_running: bool) -> Check {
     let path = data_dir.database();
     if !path.is_file() {
         return Check::ok("database", "made at first start");
@@ -250,7 +250,13 @@ async fn database(data_dir: &DataDir, is_running: bool) -> Check {
             );
         }
     };
-    let store = match SqliteStore::open(&path).await {
+    let keys = match config.encryption.keyring().await {
+        Ok(keys) => keys,
+        Err(error) => {
+            return Check::warn("database", error, "run this where the server runs");
+        }
+    };
+    let store = match SqliteStore::open_beside(&path, &keys).await {
         Ok(store) => store,
         Err(error) => {
             return Check::fail(

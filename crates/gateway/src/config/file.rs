@@ -17,7 +17,7 @@ mod operations;
 mod read;
 mod upstreams;
 
-pub(super) use operations::{EventWord, Telemetry, TlsTable, WebhookTable};
+pub(super) use operations::{EncryptionTable, EventWord, Telemetry, TlsTable, WebhookTable};
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -142,6 +142,8 @@ pub(super) struct Storage {
     pub(super) connection_wait_ms: Option<Located<u64>>,
     /// How long one statement may take in PostgreSQL, milliseconds. Default: 10000.
     pub(super) statement_ms_max: Option<Located<u64>>,
+    /// Seals what clients said before it reaches a disk. Default: it is stored as it is.
+    pub(super) encryption: Option<Located<EncryptionTable>>,
 }
 
 /// What is written to standard error.

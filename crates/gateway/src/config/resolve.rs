@@ -98,6 +98,7 @@ pub(super) fn resolve(
         exchange_rates: exchange_rates(&file.budgets, &mut problems),
         file: path.map(Path::to_path_buf),
         storage: storage(&file.storage, &scope, &mut problems),
+        encryption: storage::encryption(&file.storage, &scope, &mut problems),
         log: log(&file.log, environment, &mut problems),
         contexts,
         catalog: Arc::new(catalog),

@@ -501,6 +501,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
     let known = [
         keys::<file::Server>(),
         keys::<file::Storage>(),
+        keys::<file::EncryptionTable>(),
         keys::<file::TlsTable>(),
         keys::<file::Telemetry>(),
         keys::<file::WebhookTable>(),
@@ -518,7 +519,8 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         assert!(
             mentioned.contains(key.as_str())
                 || text.contains(&format!("[upstreams.{key}]"))
-                || text.contains(&format!("[server.{key}]")),
+                || text.contains(&format!("[server.{key}]"))
+                || text.contains(&format!("[storage.{key}]")),
             "`{key}` is not in examples/holdfast.toml"
         );
     }

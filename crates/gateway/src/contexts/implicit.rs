@@ -46,6 +46,9 @@ const LOOKBACK_MESSAGES: usize = 40;
 /// How many beginnings of a request are remembered for the next one to be compared with.
 const SEEN_PER_REQUEST_MAX: usize = 32;
 
+/// Implicit contexts of a project that are searched for what was deleted, the most recently used ones.
+const BEGINNINGS_SEARCHED_MAX: usize = 1000;
+
 /// Beginnings remembered of all requests.
 const SEEN_MAX: usize = 50_000;
 
@@ -210,6 +213,16 @@ impl Implicit {
         Some(index.by_digest.get(digest)?.id.clone())
     }
 
+    /// The project's most recently used ones, at most `limit`.
+    fn latest(&self, project: &str, limit: usize) -> Vec<ContextId> {
+        let index = self.index();
+        let by_use = index.by_use.get(project).into_iter().flatten().rev();
+        by_use
+            .filter_map(|(_, digest)| Some(index.by_digest.get(digest)?.id.clone()))
+            .take(limit)
+            .collect()
+    }
+
     /// Notes that a request begins so; what was known of that before.
     fn note(&self, digest: &Digest, now: UnixMillis) -> Option<Seen> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -256,6 +269,30 @@ impl Index {
 }
 
 impl Contexts {
+    /// Deletes implicit contexts of the project that hold one of these messages: what a client has deleted must not live
+    /// on in what the gateway has made of it. Others that begin alike are made again when they are needed.
+    pub(crate) async fn delete_beginnings_with(&self, project: &str, said: &[Message]) {
+        if said.is_empty() {
+            return;
+        }
+        for id in self.implicit.latest(project, BEGINNINGS_SEARCHED_MAX) {
+            let Ok(content) = self.store.content(project, &id).await else {
+                continue;
+            };
+            let turns = content.turns.iter().flat_map(|turn| &turn.messages);
+            let mut messages = content
+                .initial
+                .iter()
+                .chain(turns.map(|stored| &stored.message));
+            if messages.any(|message| said.contains(message))
+                && let Err(error) = self.delete(project, &id).await
+            {
+                // It may have gone meanwhile. If the store is away it ends by itself.
+                tracing::debug!(context_id = %id, %error, "an implicit context was not deleted");
+            }
+        }
+    }
+
     /// Moves the beginning of a request into a context, where the request or the model's configuration wants that. The
     /// request then names the context and holds the rest.
     pub(crate) async fn attach(

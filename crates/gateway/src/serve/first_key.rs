@@ -3,11 +3,12 @@
 use std::time::{Duration, Instant};
 
 use holdfast_protocol::UnixMillis;
-use holdfast_store::{KeyScope, KeyStore, StoreError};
+use holdfast_store::{KeyRecord, KeyScope, KeyStore, StoreError};
 use rand::RngExt;
 
 use super::{DEFAULT_PROJECT, DataDir, ServeError};
 use crate::app::Store;
+use crate::audit::{Act, Actor, Audit};
 use crate::config::Config;
 use crate::keys::{self, Secret};
 
@@ -77,18 +78,21 @@ pub async fn ensure_keys(
 
 async fn ensure_bootstrap_key(
     secret: &Secret,
-    store: &dyn KeyStore,
+    store: &dyn Store,
     now: UnixMillis,
 ) -> Result<(), ServeError> {
     let stored = store.key_by_hash(&keys::hash(secret.expose())).await;
     match stored.map_err(keys_failed)? {
         None => {
             let record = keys::record_for(secret, DEFAULT_PROJECT, "bootstrap", &ALL_SCOPES, now);
-            match store.insert_key(&record).await {
-                // Another server that starts with the same key was faster.
-                Ok(()) | Err(StoreError::Conflict) => {}
-                Err(error) => return Err(keys_failed(error)),
-            }
+            let made = async {
+                match store.insert_key(&record).await {
+                    // Another server that starts with the same key was faster.
+                    Ok(()) | Err(StoreError::Conflict) => Ok(()),
+                    Err(error) => Err(error),
+                }
+            };
+            noted(store, Actor::config(), &record, now, made).await?;
         }
         // Somebody revoked it on purpose; a restart is no reason to undo that.
         Some(record) if record.revoked_at.is_some() => {
@@ -108,7 +112,7 @@ async fn has_no_keys(store: &dyn KeyStore) -> Result<bool, ServeError> {
 
 async fn make_first_key(
     data_dir: &DataDir,
-    store: &dyn KeyStore,
+    store: &dyn Store,
     now: UnixMillis,
 ) -> Result<Secret, ServeError> {
     let (secret, record) = keys::new_key(DEFAULT_PROJECT, "first", &ALL_SCOPES, now);
@@ -119,8 +123,35 @@ async fn make_first_key(
             data_dir.first_key_file().display()
         ))
     })?;
-    store.insert_key(&record).await.map_err(keys_failed)?;
+    let made = store.insert_key(&record);
+    noted(store, Actor::start(), &record, now, made).await?;
     Ok(secret)
+}
+
+/// Notes in the audit log that a key is made, and makes it.
+async fn noted(
+    store: &dyn Store,
+    actor: Actor,
+    record: &KeyRecord,
+    now: UnixMillis,
+    made: impl Future<Output = Result<(), StoreError>>,
+) -> Result<(), ServeError> {
+    let audit = Audit {
+        log: store,
+        actor,
+        now,
+    };
+    let act = Act {
+        name: "key.create",
+        target: &record.id,
+        project: Some(&record.project),
+    };
+    let details = serde_json::json!({"set": {"label": record.label}});
+    audit
+        .around(act, details, made)
+        .await
+        .and_then(|made| made)
+        .map_err(keys_failed)
 }
 
 fn keys_failed(error: StoreError) -> ServeError {

@@ -95,6 +95,7 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
         ),
         ("ledger", before.ledger != after.ledger),
         ("storage", before.storage != after.storage),
+        ("storage.encryption", before.encryption != after.encryption),
         ("server.data_dir", server.data_dir != new_server.data_dir),
         (
             "server.drain_seconds",

@@ -1,21 +1,44 @@
 //! `/admin/v1`: projects and keys, for the operator. What a request means is in [`crate::admin`].
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::request::Parts;
 use axum::response::Response;
 use holdfast_protocol::{ApiError, ErrorKind};
+use holdfast_store::{AuditFilter, AuditOrder};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::body::JsonBody;
+use super::observe::Trail;
 use super::reply::{self, Failure};
 use crate::admin::{
-    Admin, KeyList, KeyObject, KeyPatch, KeyRequest, PAGE_MAX, ProjectList, ProjectObject,
-    ProjectPatch, ProjectRequest, RotateRequest,
+    Admin, AuditList, KeyList, KeyObject, KeyPatch, KeyRequest, PAGE_MAX, ProjectList,
+    ProjectObject, ProjectPatch, ProjectRequest, RotateRequest,
 };
 use crate::app::App;
+use crate::audit::{Actor, Audit};
+use crate::auth::Principal;
+
+/// Who asks.
+pub(super) struct Acting(pub(super) Actor);
+
+impl<S: Sync> FromRequestParts<S> for Acting {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        // All routes that ask for it are behind the check of keys, which leaves a principal.
+        let principal = parts.extensions.get::<Principal>();
+        let trail = parts.extensions.get::<Trail>();
+        Ok(Acting(Actor::key(
+            principal.map_or("", |principal| &principal.key_id),
+            trail.map(Trail::request_id),
+        )))
+    }
+}
 
 /// Which part of a list is meant.
 #[derive(Debug, Deserialize)]
@@ -54,10 +77,11 @@ impl ListQuery {
 )]
 pub(super) async fn create_project(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     body: JsonBody,
 ) -> Result<Response, Failure> {
     let request = body.decode(decode)?;
-    reply::object(&admin(&app).create_project(&request).await?)
+    reply::object(&admin(&app, actor).create_project(&request).await?)
 }
 
 /// List projects
@@ -73,10 +97,11 @@ pub(super) async fn create_project(
 )]
 pub(super) async fn list_projects(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let query = known_query(query)?;
-    let admin = admin(&app);
+    let admin = admin(&app, actor);
     reply::object(&admin.list_projects(query.cursor(), query.limit()?).await?)
 }
 
@@ -90,9 +115,10 @@ pub(super) async fn list_projects(
 )]
 pub(super) async fn get_project(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     name: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
-    reply::object(&admin(&app).project(&known_path(name)).await?)
+    reply::object(&admin(&app, actor).project(&known_path(name)).await?)
 }
 
 /// Change a project
@@ -108,6 +134,7 @@ pub(super) async fn get_project(
 )]
 pub(super) async fn update_project(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     name: Result<Path<String>, PathRejection>,
     body: JsonBody,
 ) -> Result<Response, Failure> {
@@ -115,7 +142,9 @@ pub(super) async fn update_project(
     let name = known_path(name);
     let changing = Arc::clone(&app);
     to_the_end(&app, async move {
-        let updated = admin(&changing).update_project(&name, &request).await;
+        let updated = admin(&changing, actor)
+            .update_project(&name, &request)
+            .await;
         changing.authenticator.forget_project(&name);
         updated
     })
@@ -134,10 +163,11 @@ pub(super) async fn update_project(
 )]
 pub(super) async fn create_key(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     body: JsonBody,
 ) -> Result<Response, Failure> {
     let request = body.decode(decode)?;
-    reply::object(&admin(&app).create_key(&request).await?)
+    reply::object(&admin(&app, actor).create_key(&request).await?)
 }
 
 /// List keys
@@ -154,11 +184,12 @@ pub(super) async fn create_key(
 )]
 pub(super) async fn list_keys(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let query = known_query(query)?;
     let (project, cursor, limit) = (query.project.as_deref(), query.cursor(), query.limit()?);
-    reply::object(&admin(&app).list_keys(project, cursor, limit).await?)
+    reply::object(&admin(&app, actor).list_keys(project, cursor, limit).await?)
 }
 
 /// Get a key
@@ -171,9 +202,10 @@ pub(super) async fn list_keys(
 )]
 pub(super) async fn get_key(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
-    reply::object(&admin(&app).key(&known_path(id)).await?)
+    reply::object(&admin(&app, actor).key(&known_path(id)).await?)
 }
 
 /// Change a key
@@ -189,6 +221,7 @@ pub(super) async fn get_key(
 )]
 pub(super) async fn update_key(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     id: Result<Path<String>, PathRejection>,
     body: JsonBody,
 ) -> Result<Response, Failure> {
@@ -196,7 +229,7 @@ pub(super) async fn update_key(
     let id = known_path(id);
     let changing = Arc::clone(&app);
     to_the_end(&app, async move {
-        let updated = admin(&changing).update_key(&id, &request).await;
+        let updated = admin(&changing, actor).update_key(&id, &request).await;
         changing.authenticator.forget(&id);
         updated
     })
@@ -216,6 +249,7 @@ pub(super) async fn update_key(
 )]
 pub(super) async fn rotate_key(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     id: Result<Path<String>, PathRejection>,
     body: JsonBody,
 ) -> Result<Response, Failure> {
@@ -226,7 +260,7 @@ pub(super) async fn rotate_key(
     let id = known_path(id);
     let changing = Arc::clone(&app);
     to_the_end(&app, async move {
-        let rotated = admin(&changing).rotate_key(&id, &request).await;
+        let rotated = admin(&changing, actor).rotate_key(&id, &request).await;
         changing.authenticator.forget(&id);
         rotated
     })
@@ -245,22 +279,82 @@ pub(super) async fn rotate_key(
 )]
 pub(super) async fn revoke_key(
     State(app): State<Arc<App>>,
+    Acting(actor): Acting,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Failure> {
     let id = known_path(id);
     let changing = Arc::clone(&app);
     to_the_end(&app, async move {
-        let revoked = admin(&changing).revoke_key(&id).await;
+        let revoked = admin(&changing, actor).revoke_key(&id).await;
         changing.authenticator.forget(&id);
         revoked
     })
     .await
 }
 
-fn admin(app: &App) -> Admin<'_> {
+/// Which entries of the audit log are meant.
+#[derive(Debug, Deserialize)]
+pub(super) struct AuditQuery {
+    act: Option<String>,
+    actor: Option<String>,
+    order: Option<String>,
+    cursor: Option<String>,
+    limit: Option<String>,
+}
+
+/// Read the audit log
+///
+/// What was done to projects, keys, configuration and storage, and by whom. Each entry has the hash of the one before it
+/// in its own: `holdfast audit verify` follows the chain.
+#[utoipa::path(
+    get,
+    path = "/admin/v1/audit",
+    tag = "admin",
+    params(
+        ("act" = Option<String>, Query, description = "Only this act, or those that begin so before a `*`"),
+        ("actor" = Option<String>, Query, description = "Only what this key, or `local`, `signal`, `config`, `start` did"),
+        ("order" = Option<String>, Query, description = "`newest` first, when absent, or `oldest`"),
+        ("limit" = Option<u32>, Query, description = "1 to 1000; 1000 when absent"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, description = "A page of entries", body = AuditList))
+)]
+pub(super) async fn list_audit(
+    State(app): State<Arc<App>>,
+    Acting(actor): Acting,
+    query: Result<Query<AuditQuery>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let query = query.map(|Query(query)| query).map_err(wrong_query)?;
+    let said = |text: Option<String>| text.filter(|text| !text.is_empty());
+    let filter = AuditFilter {
+        act: said(query.act),
+        actor: said(query.actor),
+    };
+    let order = match query.order.as_deref().unwrap_or("newest") {
+        "newest" | "" => AuditOrder::Newest,
+        "oldest" => AuditOrder::Oldest,
+        _ => return Err(ApiError::invalid("order", "must be `newest` or `oldest`").into()),
+    };
+    let part = ListQuery {
+        project: None,
+        cursor: query.cursor,
+        limit: query.limit,
+    };
+    let admin = admin(&app, actor);
+    let listed = admin.list_audit(&filter, order, part.cursor(), part.limit()?);
+    reply::object(&listed.await?)
+}
+
+fn admin(app: &App, actor: Actor) -> Admin<'_> {
+    let now = app.now();
     Admin {
         store: &*app.store,
-        now: app.now(),
+        now,
+        audit: Audit {
+            log: &*app.store,
+            actor,
+            now,
+        },
     }
 }
 
@@ -284,12 +378,14 @@ fn decode(body: &[u8]) -> Result<Value, ApiError> {
 }
 
 fn known_query(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, ApiError> {
-    query.map(|Query(query)| query).map_err(|_| {
-        ApiError::new(
-            ErrorKind::InvalidParameter,
-            "The query of the URL is malformed.",
-        )
-    })
+    query.map(|Query(query)| query).map_err(wrong_query)
+}
+
+fn wrong_query(_rejection: QueryRejection) -> ApiError {
+    ApiError::new(
+        ErrorKind::InvalidParameter,
+        "The query of the URL is malformed.",
+    )
 }
 
 /// What can't be read is the name of nothing.

@@ -69,6 +69,11 @@ struct Notes {
 pub(super) struct Deadline(pub(super) tokio::time::Instant);
 
 impl Trail {
+    /// What the client is told its request is called.
+    pub(super) fn request_id(&self) -> &str {
+        &self.request_id
+    }
+
     /// Notes who asks.
     pub(super) fn set_principal(&self, principal: &Principal) {
         self.entry.set_principal(principal);

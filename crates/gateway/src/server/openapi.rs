@@ -70,6 +70,7 @@ use super::{
         admin::update_key,
         admin::rotate_key,
         admin::revoke_key,
+        admin::list_audit,
         reload::reload,
         status::health,
         status::ready,

@@ -8,7 +8,9 @@ use holdfast_protocol::{ApiError, ErrorKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::admin::Acting;
 use super::reply::{self, Failure};
+use crate::audit::not_noted;
 use crate::service::{ReloadError, Service};
 
 /// What a reload came to.
@@ -36,8 +38,9 @@ pub(super) struct ReloadObject {
 )]
 pub(super) async fn reload(
     Extension(service): Extension<Arc<Service>>,
+    Acting(actor): Acting,
 ) -> Result<Response, Failure> {
-    let needs_restart = service.reload().await.map_err(told)?;
+    let needs_restart = service.reload(actor).await.map_err(told)?;
     reply::object(&ReloadObject {
         object: "config.reload",
         needs_restart,
@@ -45,6 +48,9 @@ pub(super) async fn reload(
 }
 
 fn told(error: ReloadError) -> ApiError {
+    if let ReloadError::NotNoted(error) = error {
+        return not_noted(error);
+    }
     ApiError::new(
         ErrorKind::InvalidParameter,
         format!("The configuration can't be reloaded, and nothing has changed: {error}"),

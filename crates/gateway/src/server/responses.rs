@@ -11,7 +11,7 @@ use futures_util::FutureExt;
 use holdfast_protocol::context::ContextMode;
 use holdfast_protocol::dialect::AnswerWriter;
 use holdfast_protocol::dialect::responses::client::{self, ResponseHead, Surface, Writer};
-use holdfast_protocol::{ApiError, ChatResponse, Usage};
+use holdfast_protocol::{ApiError, ChatResponse, Message, Usage};
 use serde_json::{Map, Value};
 
 use super::body::JsonBody;
@@ -244,7 +244,8 @@ pub(super) async fn delete(
     id: PathId,
 ) -> Result<Response, Failure> {
     let id = path_id(id)?;
-    app.responses.delete(&principal.project, &id).await?;
+    let said = app.responses.delete(&principal.project, &id).await?;
+    forget(&app, &principal.project, said).await;
     Ok(reply::json(client::encode_deleted(&id)))
 }
 
@@ -410,10 +411,22 @@ pub(super) async fn delete_conversation(
     id: PathId,
 ) -> Result<Response, Failure> {
     let id = path_id(id)?;
-    app.responses
+    let said = app
+        .responses
         .delete_conversation(&principal.project, &id)
         .await?;
+    forget(&app, &principal.project, said).await;
     Ok(reply::json(client::encode_conversation_deleted(&id)))
+}
+
+/// What was deleted is forgotten also where the gateway has kept it of its own accord, and also when the client has gone.
+async fn forget(app: &Arc<App>, project: &str, said: Vec<Message>) {
+    let (contexts, project) = (Arc::clone(&app.contexts), project.to_owned());
+    let task = app.tasks.spawn(async move {
+        contexts.delete_beginnings_with(&project, &said).await;
+    });
+    // It fails only when the gateway stops.
+    let _ = task.await;
 }
 
 /// List a conversation's items

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod audit;
 mod auth;
 mod budgets;
 mod chaos;
@@ -22,6 +23,7 @@ mod limits;
 mod openapi;
 mod operations;
 mod outage;
+mod privacy;
 mod process;
 mod reload;
 mod replicas;

@@ -106,6 +106,14 @@ impl Process {
         ended.unwrap().unwrap().code().unwrap()
     }
 
+    /// Stops it as a service manager would; gives its folder.
+    pub(crate) async fn stopped(mut self) -> TempDir {
+        self.signal("TERM").await;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        assert!(ended.unwrap().unwrap().success(), "{}", self.log());
+        self.folder
+    }
+
     /// A command in a folder with this configuration, without a server.
     pub(crate) async fn run_alone(folder: &TempDir, config: &str, arguments: &[&str]) -> Output {
         std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();

@@ -8,6 +8,11 @@ async fn contexts_conform() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn audit_conforms() {
+    conformance::audit(&MemoryStore::new()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn upstreams_conform() {
     conformance::upstreams(&MemoryStore::new()).await;
 }

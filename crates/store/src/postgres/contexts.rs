@@ -98,6 +98,9 @@ impl ContextStore for PostgresStore {
     }
 
     async fn sweep(&self, now: UnixMillis, limit: u32) -> Result<Vec<Context>, StoreError> {
+        // Once more and again: somebody may have sealed everything with another key, and forgotten this one, while this
+        // replica goes on with it.
+        self.use_data_key().await?;
         self.attempt(|| self.try_sweep(now, limit)).await
     }
 
@@ -114,18 +117,19 @@ impl PostgresStore {
     async fn try_insert(&self, context: &Context, content: &ContextContent) -> Result<(), Failure> {
         let mut connection = self.connection().await?;
         let mut transaction = Self::begin(&mut connection).await?;
-        let row = rows::insert_context(context)?
+        let row = rows::insert_context(&self.keys, context)?
             .fetch_one(&mut *transaction)
             .await
             .map_err(insert_failure)?;
         let sequence: i64 = row.try_get("sequence")?;
         sqlx::query("INSERT INTO contents (context, initial) VALUES ($1, $2)")
             .bind(sequence)
-            .bind(rows::initial_json(&content.initial)?)
+            .bind(rows::initial_json(&self.keys, context, &content.initial)?)
             .execute(&mut *transaction)
             .await?;
         for turn in &content.turns {
-            let messages = rows::turn_json(&turn.messages)?;
+            let place = (context.project.as_str(), &context.id, turn.number);
+            let messages = rows::turn_json(&self.keys, place, &turn.messages)?;
             insert_turn(&mut transaction, sequence, turn, messages).await?;
         }
         Ok(transaction.commit().await?)
@@ -147,7 +151,10 @@ impl PostgresStore {
         .bind(now)
         .fetch_optional(&mut *self.connection().await?)
         .await?;
-        Ok(rows::context(&row.ok_or(StoreError::NotFound)?)?)
+        Ok(rows::context(
+            &self.keys,
+            &row.ok_or(StoreError::NotFound)?,
+        )?)
     }
 
     async fn try_content(&self, project: &str, id: &ContextId) -> Result<ContextContent, Failure> {
@@ -166,7 +173,7 @@ impl PostgresStore {
         .bind(project)
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(rows::content(&rows)?)
+        Ok(rows::content(&self.keys, project, id, &rows)?)
     }
 
     async fn try_touch(
@@ -201,7 +208,8 @@ impl PostgresStore {
         append: &AppendTurn,
         now: UnixMillis,
     ) -> Result<Context, Failure> {
-        let messages = rows::turn_json(&append.turn.messages)?;
+        let place = (project, id, append.turn.number);
+        let messages = rows::turn_json(&self.keys, place, &append.turn.messages)?;
         let prefix_tokens = integer("prefix_tokens", append.prefix_tokens)?;
         let expected_version = i64::try_from(expected_version).map_err(|_| StoreError::Conflict)?;
 
@@ -229,7 +237,7 @@ impl PostgresStore {
             check_living(&mut transaction, project, id, now).await?;
             return Err(StoreError::Conflict.into());
         };
-        let context = rows::context(&row)?;
+        let context = rows::context(&self.keys, &row)?;
         let sequence: i64 = row.try_get("sequence")?;
         insert_turn(&mut transaction, sequence, &append.turn, messages).await?;
         transaction.commit().await?;
@@ -258,7 +266,7 @@ impl PostgresStore {
         .bind(now)
         .fetch_optional(&mut *transaction)
         .await?;
-        let context = rows::context(&row.ok_or(StoreError::NotFound)?)?;
+        let context = rows::context(&self.keys, &row.ok_or(StoreError::NotFound)?)?;
         transaction.commit().await?;
         Ok(context)
     }
@@ -287,7 +295,10 @@ impl PostgresStore {
         .bind(i64::from(limit) + 1)
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(rows.iter().map(rows::context).collect::<Result<_, _>>()?)
+        Ok(rows
+            .iter()
+            .map(|row| rows::context(&self.keys, row))
+            .collect::<Result<_, _>>()?)
     }
 
     async fn try_delete(
@@ -326,7 +337,7 @@ impl PostgresStore {
         .await?;
         transaction.commit().await?;
 
-        let mut contexts = rows::readable(&rows);
+        let mut contexts = rows::readable(&self.keys, &rows);
         contexts.sort_unstable_by(|left, right| {
             (left.expires_at, &left.id).cmp(&(right.expires_at, &right.id))
         });
@@ -343,7 +354,7 @@ impl PostgresStore {
         .bind(i64::from(limit))
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(rows::readable(&rows))
+        Ok(rows::readable(&self.keys, &rows))
     }
 
     async fn try_census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, Failure> {
@@ -356,7 +367,7 @@ impl PostgresStore {
         // One damaged row must not keep the others from being counted; the start has named it.
         Ok(rows
             .iter()
-            .filter_map(|row| rows::living_context(row).ok())
+            .filter_map(|row| rows::living_context(&self.keys, row).ok())
             .collect())
     }
 }

@@ -19,6 +19,7 @@ use crate::responses::{
     ResponseUsage,
 };
 use crate::rows::responses::{self as rows, response_columns};
+use crate::sealed::{StoredResponse, stored_bytes_max};
 
 #[async_trait]
 impl ResponseStore for PostgresStore {
@@ -135,6 +136,7 @@ impl PostgresStore {
         head: Option<&HeadChange>,
     ) -> Result<(), Failure> {
         let project = &record.project;
+        let stored = StoredResponse::of(&self.keys, record);
         let mut connection = self.connection().await?;
         let mut transaction = Self::begin(&mut connection).await?;
         if let Some(id) = &record.previous {
@@ -164,9 +166,9 @@ impl PostgresStore {
         .bind(integer("bytes", record.bytes())?)
         .bind(record.model.as_bytes())
         .bind(&record.conversation)
-        .bind(&record.messages)
-        .bind(&record.input)
-        .bind(&record.body)
+        .bind(stored.messages)
+        .bind(stored.input)
+        .bind(stored.body)
         .fetch_one(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -199,7 +201,10 @@ impl PostgresStore {
         .bind(now)
         .fetch_optional(&mut *self.connection().await?)
         .await?;
-        Ok(rows::response(&row.ok_or(StoreError::NotFound)?)?)
+        Ok(rows::response(
+            &self.keys,
+            &row.ok_or(StoreError::NotFound)?,
+        )?)
     }
 
     async fn try_chain(
@@ -228,10 +233,10 @@ impl PostgresStore {
         .bind(project)
         .bind(now)
         .bind(i64::from(limit))
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+        .bind(stored_bytes_max(bytes_max, limit))
         .fetch_all(&mut *self.connection().await?)
         .await?;
-        Ok(rows::chain(&rows)?)
+        Ok(rows::chain(&self.keys, project, bytes_max, &rows)?)
     }
 
     async fn try_delete_response(

@@ -2,6 +2,7 @@
 
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, StoredMessage, Turn};
+use holdfast_seal::Keyring;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row;
@@ -12,6 +13,7 @@ use crate::columns::{
     expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
 };
 use crate::rows::Columns;
+use crate::sealed::{self, Words, opened};
 use crate::{KeyRecord, LivingContext, PreviousSecret, ProjectRecord, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
@@ -19,23 +21,31 @@ macro_rules! context_columns {
     () => {
         "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
          prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
-         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit"
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit, sealed"
     };
 }
 pub(super) use context_columns;
 
 /// Statement and values that store `context`'s row; it answers with the row's `sequence`.
 pub(super) fn insert_context(
+    keys: &Keyring,
     context: &Context,
 ) -> Result<sqlx::query::Query<'static, sqlx::Postgres, PgArguments>, StoreError> {
     let (forked_from, forked_at_turn) = context.forked_from.clone().unzip();
     let truncation = context.truncation.as_ref();
-    let tool_choice = context.tool_choice.as_ref();
+    let (project, id) = (&context.project, context.id.as_str());
+    let words = Words::of(context);
+    let sealed = words.seal(keys, project, id)?;
+    let words = match sealed {
+        Some(_) => Words::default(),
+        None => words,
+    };
+    let tool_choice = words.tool_choice.as_ref();
     Ok(sqlx::query(concat!(
         "INSERT INTO contexts (",
         context_columns!(),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
-         $22, $23, $24) RETURNING sequence"
+         $22, $23, $24, $25) RETURNING sequence"
     ))
     .bind(context.id.to_string())
     .bind(context.project.clone())
@@ -56,14 +66,15 @@ pub(super) fn insert_context(
     .bind(context.requested_model.clone().into_bytes())
     .bind(truncation.map(|value| to_json("truncation", value)).transpose()?)
     .bind(tool_choice.map(|value| to_json("tool_choice", value)).transpose()?)
-    .bind(context.display_name.clone().map(String::into_bytes))
-    .bind(to_json("metadata", &context.metadata)?)
-    .bind(to_json("tools", &context.tools)?)
+    .bind(words.display_name.map(String::into_bytes))
+    .bind(to_json("metadata", &words.metadata)?)
+    .bind(to_json("tools", &words.tools)?)
     .bind(to_json("policy", &context.policy)?)
-    .bind(context.implicit.clone()))
+    .bind(sealed::seal_digest(keys, project, id, context.implicit.as_deref()))
+    .bind(sealed))
 }
 
-pub(super) fn context(row: &PgRow) -> Result<Context, StoreError> {
+pub(super) fn context(keys: &Keyring, row: &PgRow) -> Result<Context, StoreError> {
     let forked_from = row
         .try_get::<Option<&str>, _>("forked_from")
         .map_err(failure)?
@@ -73,9 +84,14 @@ pub(super) fn context(row: &PgRow) -> Result<Context, StoreError> {
     let forked_at_turn = forked_at_turn
         .map(|turn| u32::try_from(turn).map_err(|_| wrong_value("forked_at_turn")))
         .transpose()?;
+    let (id, project) = (context_id(row)?, row.word("project")?);
+    let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(failure)?;
+    let words = match sealed {
+        Some(sealed) => Words::open(keys, &project, id.as_str(), sealed)?,
+        None => words(row)?,
+    };
+    let implicit = row.optional_word("implicit")?;
     Ok(Context {
-        id: context_id(row)?,
-        project: row.try_get("project").map_err(failure)?,
         model: text(row, "model")?,
         requested_model: text(row, "requested_model")?,
         mode: word(row, "mode", mode_of)?,
@@ -85,14 +101,10 @@ pub(super) fn context(row: &PgRow) -> Result<Context, StoreError> {
         created_at: row.try_get("created_at").map_err(failure)?,
         expires_at: row.try_get("expires_at").map_err(failure)?,
         truncation: optional_json(row, "truncation")?,
-        tools: from_json(row, "tools")?,
-        tool_choice: optional_json(row, "tool_choice")?,
-        display_name: row
-            .try_get::<Option<Vec<u8>>, _>("display_name")
-            .map_err(failure)?
-            .map(|bytes| String::from_utf8(bytes).map_err(|_| wrong_value("display_name")))
-            .transpose()?,
-        metadata: from_json(row, "metadata")?,
+        tools: words.tools,
+        tool_choice: words.tool_choice,
+        display_name: words.display_name,
+        metadata: words.metadata,
         policy: from_json(row, "policy")?,
         initial_tokens: count(row, "initial_tokens")?,
         prefix_tokens: count(row, "prefix_tokens")?,
@@ -100,15 +112,31 @@ pub(super) fn context(row: &PgRow) -> Result<Context, StoreError> {
         dropped_messages: small(row, "dropped_messages")?,
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
-        implicit: row.try_get("implicit").map_err(failure)?,
+        implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        id,
+        project,
+    })
+}
+
+/// Of a row that is not sealed.
+pub(super) fn words(row: &PgRow) -> Result<Words, StoreError> {
+    Ok(Words {
+        display_name: row
+            .try_get::<Option<Vec<u8>>, _>("display_name")
+            .map_err(failure)?
+            .map(|bytes| String::from_utf8(bytes).map_err(|_| wrong_value("display_name")))
+            .transpose()?,
+        metadata: from_json(row, "metadata")?,
+        tools: from_json(row, "tools")?,
+        tool_choice: optional_json(row, "tool_choice")?,
     })
 }
 
 /// Leaves out rows that can't be read: one damaged row must stop neither the sweep nor the start of the gateway.
-pub(super) fn readable(rows: &[PgRow]) -> Vec<Context> {
+pub(super) fn readable(keys: &Keyring, rows: &[PgRow]) -> Vec<Context> {
     rows.iter()
         .filter_map(|row| {
-            context(row)
+            context(keys, row)
                 .inspect_err(|error| {
                     let id = context_id(row).ok();
                     tracing::warn!(
@@ -122,13 +150,15 @@ pub(super) fn readable(rows: &[PgRow]) -> Vec<Context> {
         .collect()
 }
 
-pub(super) fn living_context(row: &PgRow) -> Result<LivingContext, StoreError> {
+pub(super) fn living_context(keys: &Keyring, row: &PgRow) -> Result<LivingContext, StoreError> {
+    let (id, project) = (context_id(row)?, row.word("project")?);
+    let implicit = row.optional_word("implicit")?;
     Ok(LivingContext {
-        id: context_id(row)?,
-        project: row.try_get("project").map_err(failure)?,
         model: text(row, "model")?,
         prefix_tokens: count(row, "prefix_tokens")?,
-        implicit: row.try_get("implicit").map_err(failure)?,
+        implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        id,
+        project,
     })
 }
 
@@ -136,16 +166,31 @@ pub(super) fn context_id(row: &PgRow) -> Result<ContextId, StoreError> {
     word(row, "id", |id| id.parse().ok())
 }
 
-pub(super) fn initial_json(initial: &[Message]) -> Result<Vec<u8>, StoreError> {
-    to_json("initial", initial)
+pub(super) fn initial_json(
+    keys: &Keyring,
+    context: &Context,
+    initial: &[Message],
+) -> Result<Vec<u8>, StoreError> {
+    let place = sealed::initial(&context.project, context.id.as_str());
+    Ok(keys.seal(&place, to_json("initial", initial)?))
 }
 
-pub(super) fn turn_json(messages: &[StoredMessage]) -> Result<Vec<u8>, StoreError> {
-    to_json("messages", messages)
+pub(super) fn turn_json(
+    keys: &Keyring,
+    (project, id, number): (&str, &ContextId, u32),
+    messages: &[StoredMessage],
+) -> Result<Vec<u8>, StoreError> {
+    let place = sealed::turn(project, id.as_str(), number);
+    Ok(keys.seal(&place, to_json("messages", messages)?))
 }
 
 /// From rows of number, messages and time of commit, in order; number 0 stands for the initial messages.
-pub(super) fn content(rows: &[PgRow]) -> Result<ContextContent, StoreError> {
+pub(super) fn content(
+    keys: &Keyring,
+    project: &str,
+    id: &ContextId,
+    rows: &[PgRow],
+) -> Result<ContextContent, StoreError> {
     let (first, turns) = rows.split_first().ok_or(StoreError::NotFound)?;
     if small(first, "number")? != 0 {
         return Err(StoreError::Corrupt(
@@ -155,15 +200,20 @@ pub(super) fn content(rows: &[PgRow]) -> Result<ContextContent, StoreError> {
     let turns = turns
         .iter()
         .map(|row| {
+            let number = small(row, "number")?;
+            let place = sealed::turn(project, id.as_str(), number);
+            let messages = opened(keys.open(&place, row.bytes("messages")?))?;
             Ok(Turn {
-                number: small(row, "number")?,
-                messages: from_json(row, "messages")?,
+                number,
+                messages: json("messages", serde_json::from_slice(&messages))?,
                 committed_at: row.try_get("committed_at").map_err(failure)?,
             })
         })
         .collect::<Result<_, StoreError>>()?;
+    let place = sealed::initial(project, id.as_str());
+    let initial = opened(keys.open(&place, first.bytes("messages")?))?;
     Ok(ContextContent {
-        initial: from_json(first, "messages")?,
+        initial: json("initial", serde_json::from_slice(&initial))?,
         turns,
     })
 }

@@ -12,11 +12,13 @@ use crate::conformance::{
 };
 use crate::{ContextStore, KeyStore};
 
+mod audit;
 mod database;
 mod failures;
 mod ledger;
 mod outage;
 mod races;
+mod sealing;
 
 async fn options() -> PostgresOptions {
     PostgresOptions::new(PostgresServer::shared().database().await)
@@ -61,6 +63,11 @@ fn assert_unavailable<T>(result: Result<T, StoreError>, about: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn contexts_conform() {
     conformance::contexts(&opened().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_conforms() {
+    conformance::audit(&opened().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

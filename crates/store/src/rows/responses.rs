@@ -1,8 +1,11 @@
 //! Rows to responses and conversations.
 
+use holdfast_seal::Keyring;
+
 use super::Columns;
 use crate::StoreError;
 use crate::responses::{Chain, ChainLink, ConversationRecord, ResponseRecord};
+use crate::sealed::{self, opened, place};
 
 /// What [`response`] reads, for `concat!`.
 macro_rules! response_columns {
@@ -33,36 +36,48 @@ macro_rules! conversation_columns {
 }
 pub(crate) use conversation_columns;
 
-pub(crate) fn response(row: &impl Columns) -> Result<ResponseRecord, StoreError> {
+pub(crate) fn response(keys: &Keyring, row: &impl Columns) -> Result<ResponseRecord, StoreError> {
+    let (project, id) = (row.word("project")?, row.word("id")?);
+    let bytes = |column, kind| opened(keys.open(&place(kind, &project, &id), row.bytes(column)?));
     Ok(ResponseRecord {
-        id: row.word("id")?,
-        project: row.word("project")?,
         model: row.text("model")?,
         previous: reference(row)?,
         conversation: row.optional_word("conversation")?,
-        input: row.bytes("input")?,
-        messages: row.bytes("messages")?,
-        body: row.bytes("body")?,
+        input: bytes("input", sealed::RESPONSE_INPUT)?,
+        messages: bytes("messages", sealed::RESPONSE_MESSAGES)?,
+        body: bytes("body", sealed::RESPONSE_BODY)?,
         created_at: row.number("created_at")?,
         expires_at: row.number("expires_at")?,
+        id,
+        project,
     })
 }
 
-pub(crate) fn conversation(row: &impl Columns) -> Result<ConversationRecord, StoreError> {
+pub(crate) fn conversation(
+    keys: &Keyring,
+    row: &impl Columns,
+) -> Result<ConversationRecord, StoreError> {
+    let (project, id) = (row.word("project")?, row.word("id")?);
+    let bytes = |column, kind| opened(keys.open(&place(kind, &project, &id), row.bytes(column)?));
     Ok(ConversationRecord {
-        id: row.word("id")?,
-        project: row.word("project")?,
-        metadata: row.bytes("metadata")?,
-        items: row.bytes("items")?,
-        messages: row.bytes("messages")?,
+        metadata: bytes("metadata", sealed::CONVERSATION_METADATA)?,
+        items: bytes("items", sealed::CONVERSATION_ITEMS)?,
+        messages: bytes("messages", sealed::CONVERSATION_MESSAGES)?,
         head: reference(row)?,
         created_at: row.number("created_at")?,
         expires_at: row.number("expires_at")?,
+        id,
+        project,
     })
 }
 
-/// From rows of a way up, oldest first, each of which says whether the whole of it was short enough.
-pub(crate) fn chain<R: Columns>(rows: &[R]) -> Result<Chain, StoreError> {
+/// From rows of a way up in `project`, oldest first, each of which says whether the whole of it was short enough.
+pub(crate) fn chain<R: Columns>(
+    keys: &Keyring,
+    project: &str,
+    bytes_max: u64,
+    rows: &[R],
+) -> Result<Chain, StoreError> {
     let oldest = rows.first().ok_or(StoreError::NotFound)?;
     if !oldest.flag("whole")? {
         return Ok(Chain::TooLong);
@@ -71,13 +86,21 @@ pub(crate) fn chain<R: Columns>(rows: &[R]) -> Result<Chain, StoreError> {
         return Err(broken());
     }
     let links = rows.iter().map(|row| {
+        let id = row.word("id")?;
+        let place = place(sealed::RESPONSE_MESSAGES, project, &id);
         Ok(ChainLink {
-            id: row.word("id")?,
             model: row.text("model")?,
-            messages: row.bytes("messages")?,
+            messages: opened(keys.open(&place, row.bytes("messages")?))?,
+            id,
         })
     });
-    Ok(Chain::Whole(links.collect::<Result<_, StoreError>>()?))
+    let links = links.collect::<Result<Vec<ChainLink>, StoreError>>()?;
+    // The statement has made room for what sealing may have added.
+    let bytes: usize = links.iter().map(|link| link.messages.len()).sum();
+    match bytes as u64 <= bytes_max {
+        true => Ok(Chain::Whole(links)),
+        false => Ok(Chain::TooLong),
+    }
 }
 
 /// The id of the response that the row points at.

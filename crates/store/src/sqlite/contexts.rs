@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use async_trait::async_trait;
 use holdfast_protocol::UnixMillis;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, ContextPage, Turn};
+use holdfast_seal::Keyring;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::{Connection, Row};
 
@@ -24,7 +25,7 @@ impl ContextStore for SqliteStore {
 
     async fn insert(&self, context: &Context, content: &ContextContent) -> Result<(), StoreError> {
         let mut transaction = self.begin().await?;
-        insert(&mut transaction, context, content).await?;
+        insert(&mut transaction, &self.keys, context, content).await?;
         transaction.commit().await.map_err(failure)
     }
 
@@ -45,17 +46,17 @@ impl ContextStore for SqliteStore {
         .fetch_optional(&self.readers)
         .await
         .map_err(failure)?;
-        rows::context(&row.ok_or(StoreError::NotFound)?)
+        rows::context(&self.keys, &row.ok_or(StoreError::NotFound)?)
     }
 
     async fn content(&self, project: &str, id: &ContextId) -> Result<ContextContent, StoreError> {
         // One statement sees one state: no turn can be committed or context deleted between its halves.
         let rows = sqlx::query(
-            "SELECT 0 AS number, contents.initial AS messages, 0 AS committed_at \
+            "SELECT 0 AS number, coalesce(contents.sealed, contents.initial) AS messages, 0 AS committed_at \
              FROM contexts JOIN contents ON contents.context = contexts.sequence \
              WHERE contexts.id = ?1 AND contexts.project = ?2 \
              UNION ALL \
-             SELECT turns.number, turns.messages, turns.committed_at \
+             SELECT turns.number, coalesce(turns.sealed, turns.messages), turns.committed_at \
              FROM contexts JOIN turns ON turns.context = contexts.sequence \
              WHERE contexts.id = ?1 AND contexts.project = ?2 \
              ORDER BY number",
@@ -65,7 +66,7 @@ impl ContextStore for SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failure)?;
-        rows::content(&rows)
+        rows::content(&self.keys, project, id, &rows)
     }
 
     async fn touch(
@@ -86,7 +87,8 @@ impl ContextStore for SqliteStore {
         append: &AppendTurn,
         now: UnixMillis,
     ) -> Result<Context, StoreError> {
-        let messages = rows::turn_text(&append.turn.messages)?;
+        let place = (project, id, append.turn.number);
+        let messages = rows::turn_text(&self.keys, place, &append.turn.messages)?;
         let prefix_tokens = integer("prefix_tokens", append.prefix_tokens)?;
         let expected_version = i64::try_from(expected_version).map_err(|_| StoreError::Conflict)?;
 
@@ -113,7 +115,7 @@ impl ContextStore for SqliteStore {
             check_living(&mut transaction, project, id, now).await?;
             return Err(StoreError::Conflict);
         };
-        let context = rows::context(&row)?;
+        let context = rows::context(&self.keys, &row)?;
         let sequence: i64 = row.try_get("sequence").map_err(failure)?;
         insert_turn(&mut transaction, sequence, &append.turn, messages).await?;
         transaction.commit().await.map_err(failure)?;
@@ -141,7 +143,7 @@ impl ContextStore for SqliteStore {
         .fetch_optional(&self.writer)
         .await
         .map_err(failure)?;
-        rows::context(&row.ok_or(StoreError::NotFound)?)
+        rows::context(&self.keys, &row.ok_or(StoreError::NotFound)?)
     }
 
     async fn list(
@@ -174,7 +176,10 @@ impl ContextStore for SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failure)?;
-        let contexts = rows.iter().map(rows::context).collect::<Result<_, _>>()?;
+        let contexts = rows
+            .iter()
+            .map(|row| rows::context(&self.keys, row))
+            .collect::<Result<_, _>>()?;
         Ok(crate::page(project, contexts, limit as usize))
     }
 
@@ -225,7 +230,7 @@ impl ContextStore for SqliteStore {
         transaction.commit().await.map_err(failure)?;
         self.scrub(&connection).await;
 
-        let mut contexts = readable(&rows);
+        let mut contexts = readable(&self.keys, &rows);
         contexts.sort_unstable_by(|left, right| {
             (left.expires_at, &left.id).cmp(&(right.expires_at, &right.id))
         });
@@ -243,7 +248,7 @@ impl ContextStore for SqliteStore {
         .fetch_all(&self.readers)
         .await
         .map_err(failure)?;
-        Ok(readable(&rows))
+        Ok(readable(&self.keys, &rows))
     }
 
     async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError> {
@@ -257,7 +262,7 @@ impl ContextStore for SqliteStore {
         // One damaged row must not keep the others from being counted; the start has named it.
         Ok(rows
             .iter()
-            .filter_map(|row| rows::living_context(row).ok())
+            .filter_map(|row| rows::living_context(&self.keys, row).ok())
             .collect())
     }
 }
@@ -265,23 +270,26 @@ impl ContextStore for SqliteStore {
 /// Stores a context with its content inside the caller's transaction.
 pub(super) async fn insert(
     transaction: &mut SqliteConnection,
+    keys: &Keyring,
     context: &Context,
     content: &ContextContent,
 ) -> Result<(), StoreError> {
-    let initial = rows::initial_text(&content.initial)?;
-    let row = rows::insert_context(context)?
+    let (initial, sealed) = rows::initial_text(keys, context, &content.initial)?;
+    let row = rows::insert_context(keys, context)?
         .fetch_one(&mut *transaction)
         .await
         .map_err(insert_failure)?;
     let sequence: i64 = row.try_get("sequence").map_err(failure)?;
-    sqlx::query("INSERT INTO contents (context, initial) VALUES (?, ?)")
+    sqlx::query("INSERT INTO contents (context, initial, sealed) VALUES (?, ?, ?)")
         .bind(sequence)
         .bind(initial)
+        .bind(sealed)
         .execute(&mut *transaction)
         .await
         .map_err(failure)?;
     for turn in &content.turns {
-        let messages = rows::turn_text(&turn.messages)?;
+        let place = (context.project.as_str(), &context.id, turn.number);
+        let messages = rows::turn_text(keys, place, &turn.messages)?;
         insert_turn(transaction, sequence, turn, messages).await?;
     }
     Ok(())
@@ -291,13 +299,16 @@ async fn insert_turn(
     transaction: &mut SqliteConnection,
     sequence: i64,
     turn: &Turn,
-    messages: String,
+    (messages, sealed): rows::TextOrSealed,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO turns (context, number, committed_at, messages) VALUES (?, ?, ?, ?)")
+    sqlx::query(
+        "INSERT INTO turns (context, number, committed_at, messages, sealed) VALUES (?, ?, ?, ?, ?)",
+    )
         .bind(sequence)
         .bind(turn.number)
         .bind(turn.committed_at)
         .bind(messages)
+        .bind(sealed)
         .execute(transaction)
         .await
         .map_err(insert_failure)?;
@@ -323,10 +334,10 @@ pub(super) async fn check_living(
 }
 
 /// Leaves out rows that can't be read: one damaged row must stop neither the sweep nor the start of the gateway.
-fn readable(rows: &[SqliteRow]) -> Vec<Context> {
+fn readable(keys: &Keyring, rows: &[SqliteRow]) -> Vec<Context> {
     rows.iter()
         .filter_map(|row| {
-            rows::context(row)
+            rows::context(keys, row)
                 .inspect_err(|error| {
                     let id = rows::context_id(row).ok();
                     tracing::warn!(

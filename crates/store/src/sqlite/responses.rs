@@ -19,6 +19,9 @@ use crate::responses::{
     ResponseUsage,
 };
 use crate::rows::responses::{self as rows, conversation_columns, head_columns, response_columns};
+use crate::sealed::{
+    CONVERSATION_METADATA, StoredConversation, StoredResponse, place, stored_bytes_max,
+};
 
 #[async_trait]
 impl ResponseStore for SqliteStore {
@@ -27,6 +30,7 @@ impl ResponseStore for SqliteStore {
         record: &ResponseRecord,
         head: Option<&HeadChange>,
     ) -> Result<(), StoreError> {
+        let stored = StoredResponse::of(&self.keys, record);
         let mut transaction = self.begin().await?;
         let conversation = match head {
             Some(change) => {
@@ -55,9 +59,9 @@ impl ResponseStore for SqliteStore {
         .bind(integer("bytes", record.bytes())?)
         .bind(&record.model)
         .bind(&record.conversation)
-        .bind(&record.messages)
-        .bind(&record.input)
-        .bind(&record.body)
+        .bind(stored.messages)
+        .bind(stored.input)
+        .bind(stored.body)
         .fetch_one(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -92,7 +96,7 @@ impl ResponseStore for SqliteStore {
         .fetch_optional(&self.readers)
         .await
         .map_err(failure)?;
-        rows::response(&row.ok_or(StoreError::NotFound)?)
+        rows::response(&self.keys, &row.ok_or(StoreError::NotFound)?)
     }
 
     async fn chain(
@@ -121,11 +125,11 @@ impl ResponseStore for SqliteStore {
         .bind(project)
         .bind(now)
         .bind(limit)
-        .bind(i64::try_from(bytes_max).unwrap_or(i64::MAX))
+        .bind(stored_bytes_max(bytes_max, limit))
         .fetch_all(&self.readers)
         .await
         .map_err(failure)?;
-        rows::chain(&rows)
+        rows::chain(&self.keys, project, bytes_max, &rows)
     }
 
     async fn delete_response(
@@ -149,6 +153,7 @@ impl ResponseStore for SqliteStore {
     }
 
     async fn insert_conversation(&self, record: &ConversationRecord) -> Result<(), StoreError> {
+        let stored = StoredConversation::of(&self.keys, record);
         let mut transaction = self.begin().await?;
         let head = match &record.head {
             Some(id) => {
@@ -167,9 +172,9 @@ impl ResponseStore for SqliteStore {
         .bind(record.created_at)
         .bind(record.expires_at)
         .bind(integer("bytes", record.bytes())?)
-        .bind(&record.metadata)
-        .bind(&record.messages)
-        .bind(&record.items)
+        .bind(stored.metadata)
+        .bind(stored.messages)
+        .bind(stored.items)
         .execute(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -193,7 +198,7 @@ impl ResponseStore for SqliteStore {
         .fetch_optional(&self.readers)
         .await
         .map_err(failure)?;
-        rows::conversation(&row.ok_or(StoreError::NotFound)?)
+        rows::conversation(&self.keys, &row.ok_or(StoreError::NotFound)?)
     }
 
     async fn set_conversation_metadata(
@@ -206,25 +211,21 @@ impl ResponseStore for SqliteStore {
         let mut connection = self.writer.acquire().await.map_err(failure)?;
         // What was there before is deleted.
         self.scrub_due.store(true, Ordering::Relaxed);
-        // A statement that returns rows and commits by itself would not say that the commit failed.
         let mut transaction = connection
             .begin_with("BEGIN IMMEDIATE")
             .await
             .map_err(failure)?;
-        let row = sqlx::query(concat!(
-            "UPDATE conversations SET metadata = ?1, \
-             bytes = length(?1) + length(messages) + length(items) \
-             WHERE id = ?2 AND project = ?3 AND expires_at > ?4 RETURNING ",
-            conversation_columns!()
-        ))
-        .bind(metadata)
-        .bind(id)
-        .bind(project)
-        .bind(now)
-        .fetch_optional(&mut *transaction)
-        .await
-        .map_err(failure)?;
-        let record = rows::conversation(&row.ok_or(StoreError::NotFound)?)?;
+        let row = living_conversation(&mut transaction, project, id, now).await?;
+        let mut record = rows::conversation(&self.keys, &row)?;
+        record.metadata = metadata.to_vec();
+        let place = place(CONVERSATION_METADATA, project, id);
+        sqlx::query("UPDATE conversations SET metadata = ?, bytes = ? WHERE sequence = ?")
+            .bind(self.keys.seal(&place, record.metadata.clone()))
+            .bind(integer("bytes", record.bytes())?)
+            .bind(row.try_get::<i64, _>("sequence").map_err(failure)?)
+            .execute(&mut *transaction)
+            .await
+            .map_err(failure)?;
         transaction.commit().await.map_err(failure)?;
         self.scrub(&connection).await;
         Ok(record)
@@ -244,22 +245,23 @@ impl ResponseStore for SqliteStore {
             .await
             .map_err(failure)?;
         let row = living_conversation(&mut transaction, project, id, now).await?;
-        if rows::conversation(&row)?.items != change.expected {
+        let mut record = rows::conversation(&self.keys, &row)?;
+        if record.items != change.expected {
             return Err(StoreError::Conflict);
         }
-        let row = sqlx::query(concat!(
-            "UPDATE conversations SET items = ?1, messages = ?2, \
-             bytes = length(metadata) + length(?1) + length(?2) \
-             WHERE sequence = ?3 RETURNING ",
-            conversation_columns!()
-        ))
-        .bind(&change.items)
-        .bind(&change.messages)
+        record.items.clone_from(&change.items);
+        record.messages.clone_from(&change.messages);
+        let stored = StoredConversation::of(&self.keys, &record);
+        sqlx::query(
+            "UPDATE conversations SET items = ?, messages = ?, bytes = ? WHERE sequence = ?",
+        )
+        .bind(stored.items)
+        .bind(stored.messages)
+        .bind(integer("bytes", record.bytes())?)
         .bind(row.try_get::<i64, _>("sequence").map_err(failure)?)
-        .fetch_one(&mut *transaction)
+        .execute(&mut *transaction)
         .await
         .map_err(failure)?;
-        let record = rows::conversation(&row)?;
         transaction.commit().await.map_err(failure)?;
         self.scrub(&connection).await;
         Ok(record)

@@ -2,6 +2,7 @@
 
 use holdfast_protocol::chat::Message;
 use holdfast_protocol::context::{Context, ContextContent, ContextId, StoredMessage, Turn};
+use holdfast_seal::{Keyring, Place};
 use sqlx::Row;
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 
@@ -10,6 +11,7 @@ use crate::columns::{
     expiry_of, expiry_word, integer, json, mode_of, profile_of, scopes_of, wrong_value,
 };
 use crate::rows::Columns;
+use crate::sealed::{self, Words, opened};
 use crate::{KeyRecord, LivingContext, PreviousSecret, ProjectRecord, StoreError};
 
 /// The columns that [`context`] reads, for `concat!`.
@@ -17,13 +19,14 @@ macro_rules! context_columns {
     () => {
         "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
          prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
-         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit"
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit, sealed"
     };
 }
 pub(super) use context_columns;
 
 /// Statement and values that store `context`'s row; it answers with the row's `sequence`.
 pub(super) fn insert_context(
+    keys: &Keyring,
     context: &Context,
 ) -> Result<sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>, StoreError> {
     let (forked_from, forked_at_turn) = context.forked_from.clone().unzip();
@@ -31,7 +34,14 @@ pub(super) fn insert_context(
         .truncation
         .map(|truncation| json("truncation", serde_json::to_string(&truncation)))
         .transpose()?;
-    let tool_choice = context
+    let (project, id) = (&context.project, context.id.as_str());
+    let words = Words::of(context);
+    let sealed = words.seal(keys, project, id)?;
+    let words = match sealed {
+        Some(_) => Words::default(),
+        None => words,
+    };
+    let tool_choice = words
         .tool_choice
         .as_ref()
         .map(|tool_choice| json("tool_choice", serde_json::to_string(tool_choice)))
@@ -39,7 +49,7 @@ pub(super) fn insert_context(
     Ok(sqlx::query(concat!(
         "INSERT INTO contexts (",
         context_columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
+        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
     ))
     .bind(context.id.to_string())
     .bind(context.project.clone())
@@ -60,21 +70,27 @@ pub(super) fn insert_context(
     .bind(context.requested_model.clone())
     .bind(truncation)
     .bind(tool_choice)
-    .bind(context.display_name.clone())
-    .bind(json("metadata", serde_json::to_string(&context.metadata))?)
-    .bind(json("tools", serde_json::to_string(&context.tools))?)
+    .bind(words.display_name)
+    .bind(json("metadata", serde_json::to_string(&words.metadata))?)
+    .bind(json("tools", serde_json::to_string(&words.tools))?)
     .bind(json("policy", serde_json::to_string(&context.policy))?)
-    .bind(context.implicit.clone()))
+    .bind(sealed::seal_digest(keys, project, id, context.implicit.as_deref()))
+    .bind(sealed))
 }
 
-pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
+pub(super) fn context(keys: &Keyring, row: &SqliteRow) -> Result<Context, StoreError> {
     let forked_from = text(row, "forked_from")?
         .map(|id| id.parse().map_err(|_| wrong_value("forked_from")))
         .transpose()?;
     let forked_at_turn: Option<u32> = row.try_get("forked_at_turn").map_err(failure)?;
+    let (id, project) = (context_id(row)?, row.word("project")?);
+    let sealed: Option<Vec<u8>> = row.try_get("sealed").map_err(failure)?;
+    let words = match sealed {
+        Some(sealed) => Words::open(keys, &project, id.as_str(), sealed)?,
+        None => words(row)?,
+    };
+    let implicit = row.optional_word("implicit")?;
     Ok(Context {
-        id: context_id(row)?,
-        project: row.try_get("project").map_err(failure)?,
         model: row.try_get("model").map_err(failure)?,
         requested_model: row.try_get("requested_model").map_err(failure)?,
         mode: word(row, "mode", mode_of)?,
@@ -86,12 +102,10 @@ pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
         truncation: text(row, "truncation")?
             .map(|text| json("truncation", serde_json::from_str(text)))
             .transpose()?,
-        tools: json("tools", serde_json::from_str(required(row, "tools")?))?,
-        tool_choice: text(row, "tool_choice")?
-            .map(|text| json("tool_choice", serde_json::from_str(text)))
-            .transpose()?,
-        display_name: row.try_get("display_name").map_err(failure)?,
-        metadata: json("metadata", serde_json::from_str(required(row, "metadata")?))?,
+        tools: words.tools,
+        tool_choice: words.tool_choice,
+        display_name: words.display_name,
+        metadata: words.metadata,
         policy: json("policy", serde_json::from_str(required(row, "policy")?))?,
         initial_tokens: count(row, "initial_tokens")?,
         prefix_tokens: count(row, "prefix_tokens")?,
@@ -99,17 +113,33 @@ pub(super) fn context(row: &SqliteRow) -> Result<Context, StoreError> {
         dropped_messages: row.try_get("dropped_messages").map_err(failure)?,
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
-        implicit: text(row, "implicit")?.map(str::to_owned),
+        implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        id,
+        project,
     })
 }
 
-pub(super) fn living_context(row: &SqliteRow) -> Result<LivingContext, StoreError> {
+/// Of a row that is not sealed.
+pub(super) fn words(row: &SqliteRow) -> Result<Words, StoreError> {
+    Ok(Words {
+        display_name: row.try_get("display_name").map_err(failure)?,
+        metadata: json("metadata", serde_json::from_str(required(row, "metadata")?))?,
+        tools: json("tools", serde_json::from_str(required(row, "tools")?))?,
+        tool_choice: text(row, "tool_choice")?
+            .map(|text| json("tool_choice", serde_json::from_str(text)))
+            .transpose()?,
+    })
+}
+
+pub(super) fn living_context(keys: &Keyring, row: &SqliteRow) -> Result<LivingContext, StoreError> {
+    let (id, project) = (context_id(row)?, row.word("project")?);
+    let implicit = row.optional_word("implicit")?;
     Ok(LivingContext {
-        id: context_id(row)?,
-        project: row.try_get("project").map_err(failure)?,
         model: row.try_get("model").map_err(failure)?,
         prefix_tokens: count(row, "prefix_tokens")?,
-        implicit: text(row, "implicit")?.map(str::to_owned),
+        implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        id,
+        project,
     })
 }
 
@@ -117,16 +147,43 @@ pub(super) fn context_id(row: &SqliteRow) -> Result<ContextId, StoreError> {
     required(row, "id")?.parse().map_err(|_| wrong_value("id"))
 }
 
-pub(super) fn initial_text(initial: &[Message]) -> Result<String, StoreError> {
-    json("initial", serde_json::to_string(initial))
+/// Words as the two columns have them of which one says nothing: as text, or sealed.
+pub(super) type TextOrSealed = (String, Option<Vec<u8>>);
+
+pub(super) fn initial_text(
+    keys: &Keyring,
+    context: &Context,
+    initial: &[Message],
+) -> Result<TextOrSealed, StoreError> {
+    let text = json("initial", serde_json::to_string(initial))?;
+    let place = sealed::initial(&context.project, context.id.as_str());
+    Ok(text_or_sealed(keys, &place, text))
 }
 
-pub(super) fn turn_text(messages: &[StoredMessage]) -> Result<String, StoreError> {
-    json("messages", serde_json::to_string(messages))
+pub(super) fn turn_text(
+    keys: &Keyring,
+    (project, id, number): (&str, &ContextId, u32),
+    messages: &[StoredMessage],
+) -> Result<TextOrSealed, StoreError> {
+    let text = json("messages", serde_json::to_string(messages))?;
+    let place = sealed::turn(project, id.as_str(), number);
+    Ok(text_or_sealed(keys, &place, text))
+}
+
+pub(super) fn text_or_sealed(keys: &Keyring, place: &Place<'_>, text: String) -> TextOrSealed {
+    match keys.current() {
+        Some(_) => (String::new(), Some(keys.seal(place, text.into_bytes()))),
+        None => (text, None),
+    }
 }
 
 /// From rows of number, messages and time of commit, in order; number 0 stands for the initial messages.
-pub(super) fn content(rows: &[SqliteRow]) -> Result<ContextContent, StoreError> {
+pub(super) fn content(
+    keys: &Keyring,
+    project: &str,
+    id: &ContextId,
+    rows: &[SqliteRow],
+) -> Result<ContextContent, StoreError> {
     let (first, turns) = rows.split_first().ok_or(StoreError::NotFound)?;
     if first.try_get::<u32, _>("number").map_err(failure)? != 0 {
         return Err(StoreError::Corrupt(
@@ -136,18 +193,20 @@ pub(super) fn content(rows: &[SqliteRow]) -> Result<ContextContent, StoreError> 
     let turns = turns
         .iter()
         .map(|row| {
+            let number = row.try_get("number").map_err(failure)?;
+            let place = sealed::turn(project, id.as_str(), number);
+            let messages = opened(keys.open(&place, row.bytes("messages")?))?;
             Ok(Turn {
-                number: row.try_get("number").map_err(failure)?,
-                messages: json("messages", serde_json::from_str(required(row, "messages")?))?,
+                number,
+                messages: json("messages", serde_json::from_slice(&messages))?,
                 committed_at: row.try_get("committed_at").map_err(failure)?,
             })
         })
         .collect::<Result<_, StoreError>>()?;
+    let place = sealed::initial(project, id.as_str());
+    let initial = opened(keys.open(&place, first.bytes("messages")?))?;
     Ok(ContextContent {
-        initial: json(
-            "initial",
-            serde_json::from_str(required(first, "messages")?),
-        )?,
+        initial: json("initial", serde_json::from_slice(&initial))?,
         turns,
     })
 }

@@ -12,9 +12,11 @@ use crate::conformance::{
 use crate::{ContextStore, KeyStore};
 
 mod agreement;
+mod audit;
 mod damage;
 mod erasure;
 mod responses;
+mod sealing;
 
 fn directory() -> (TempDir, PathBuf) {
     let directory = tempfile::tempdir().unwrap();
@@ -42,6 +44,11 @@ async fn count(store: &SqliteStore, statement: &'static str) -> i64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn contexts_conform() {
     conformance::contexts(&opened().await.1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_conforms() {
+    conformance::audit(&opened().await.1).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -23,6 +23,17 @@ pub(in crate::config) struct TlsTable {
     pub(in crate::config) client_ca: Option<Located<String>>,
 }
 
+/// Keys are 32 random bytes, as base64 or hexadecimal, and given by reference: `env:NAME`, `file:PATH` or
+/// `command:PROGRAM ARGUMENTS`, which is run without a shell and prints the key.
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct EncryptionTable {
+    /// The key that seals and opens. Default: none; nothing more is sealed.
+    pub(in crate::config) key: Option<Located<String>>,
+    /// Keys that open what they have sealed, until `holdfast storage seal` has sealed it anew. Default: none.
+    pub(in crate::config) previous_keys: Option<Located<Vec<Located<String>>>>,
+}
+
 /// Traces and metrics for a collector of OpenTelemetry, over OTLP (http/protobuf).
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use holdfast_seal::DataKey;
 use holdfast_store::PostgresOptions;
 
 use super::super::StorageConfig;
@@ -10,6 +11,8 @@ use super::super::file::{Located, Storage};
 use super::super::problems::Problems;
 use super::values::{number, secret};
 use super::{Scope, Secrets};
+use crate::data_key::{EncryptionConfig, KeySource};
+use crate::keys::Secret;
 
 /// The whole URL, where it may have a password in it.
 const BY_REFERENCE: &str =
@@ -67,6 +70,71 @@ pub(super) fn storage(file: &Storage, scope: &Scope<'_>, problems: &mut Problems
         );
     }
     StorageConfig::Postgres(options)
+}
+
+/// Which keys seal and open. A command is not run here: `config check` has no business with a key service.
+pub(super) fn encryption(
+    file: &Storage,
+    scope: &Scope<'_>,
+    problems: &mut Problems,
+) -> EncryptionConfig {
+    let Some(table) = file.encryption.as_ref() else {
+        return EncryptionConfig::default();
+    };
+    let table = table.get();
+    let mut source = |name: &str, reference: &Located<String>| match key_source(reference, scope) {
+        Ok(source) => Some(source),
+        Err((why, _)) if scope.secrets == Secrets::Ignore => Some(KeySource::OutOfReach(why)),
+        Err((why, help)) => {
+            problems.add_with_help(
+                // Problems show the line that they are about, and what is no reference may be a key.
+                is_key_reference(reference.get()).then(|| reference.span()),
+                format!("`{name}` in [storage.encryption]: {why}"),
+                help,
+            );
+            None
+        }
+    };
+    let previous = table.previous_keys.iter().flat_map(Located::get);
+    EncryptionConfig {
+        key: table.key.as_ref().and_then(|key| source("key", key)),
+        previous: previous
+            .filter_map(|key| source("previous_keys", key))
+            .collect(),
+    }
+}
+
+fn key_source(
+    reference: &Located<String>,
+    scope: &Scope<'_>,
+) -> Result<KeySource, (String, String)> {
+    let text = reference.get();
+    if let Some(command) = text.strip_prefix("command:") {
+        return KeySource::command(command, &scope.folder).ok_or_else(|| {
+            (
+                "there is no command".to_owned(),
+                "write `command:PROGRAM ARGUMENTS`".to_owned(),
+            )
+        });
+    }
+    if !is_reference(text) {
+        return Err((
+            "keys are not written into the configuration, only referred to".into(),
+            "write `env:NAME`, `file:PATH` or `command:PROGRAM ARGUMENTS`".into(),
+        ));
+    }
+    let key: Secret = secret(text, scope)?;
+    if let Err(error) = DataKey::parse(key.expose()) {
+        return Err((
+            format!("what it refers to is no data key: {error}"),
+            "keep a copy of the key: without it nothing that it sealed can be read".into(),
+        ));
+    }
+    Ok(KeySource::Known(key))
+}
+
+fn is_key_reference(text: &str) -> bool {
+    is_reference(text) || text.starts_with("command:")
 }
 
 fn is_reference(text: &str) -> bool {

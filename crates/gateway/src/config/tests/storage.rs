@@ -133,7 +133,56 @@ fn the_annotated_block_shows_the_real_defaults() {
     let expected = StorageConfig::Postgres(PostgresOptions::new(URL));
     assert_eq!(shown.storage, expected);
     for key in keys::<file::Storage>() {
-        assert!(block.contains(&format!("{key} = ")), "`{key}` is missing");
+        let is_there = key == "encryption" || block.contains(&format!("{key} = "));
+        assert!(is_there, "`{key}` is missing");
+    }
+}
+
+#[test]
+fn data_keys_are_referred_to_and_read_where_they_can_be() {
+    const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+    let text = "[storage.encryption]\nkey = \"env:ONE\"\n\
+                previous_keys = [\"command:kms get --name old\", \"env:ONE\"]\n";
+    let config = with([("HOME", "/"), ("ONE", KEY)], text).unwrap();
+    let known = KeySource::Known(Secret::new(KEY));
+    assert_eq!(config.encryption.key, Some(known.clone()));
+    let command = KeySource::Command {
+        program: "kms".into(),
+        arguments: ["get", "--name", "old"].map(str::to_owned).to_vec(),
+    };
+    assert_eq!(config.encryption.previous, [command, known]);
+    assert!(!format!("{config:?}").contains(KEY));
+    assert_eq!(parse("").unwrap().encryption, EncryptionConfig::default());
+
+    for (key, about) in [
+        (KEY, "only referred to"),
+        ("env:TWO", "TWO is not set"),
+        ("env:HOME", "no data key"),
+        ("command: ", "there is no command"),
+    ] {
+        let text = format!("[storage.encryption]\nkey = \"{key}\"\n");
+        let shown = with([("HOME", "/"), ("ONE", KEY)], &text)
+            .unwrap_err()
+            .to_string();
+        assert!(shown.contains(about), "{shown}");
+        assert!(!shown.contains(KEY), "{shown}");
+    }
+}
+
+/// Commands that do not serve say what is missing only when they need it.
+#[test]
+fn a_data_key_that_cannot_be_had_is_no_error_for_commands_that_do_not_need_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("holdfast.toml");
+    std::fs::write(&path, "[storage.encryption]\nkey = \"env:ONE\"\n").unwrap();
+    let flags = Flags {
+        config: Some(path),
+        ..Flags::default()
+    };
+    let config = Config::load_without_secrets(&flags, &home()).unwrap();
+    match config.encryption.key {
+        Some(KeySource::OutOfReach(why)) => assert!(why.contains("ONE is not set"), "{why}"),
+        other => panic!("{other:?}"),
     }
 }
 

@@ -11,12 +11,14 @@ use crate::postgres::failure::{Failure, insert_failure};
 use crate::postgres::{OneAtATime, PostgresStore};
 use crate::responses::{ConversationRecord, HeadChange, ItemsChange};
 use crate::rows::responses::{self as rows, conversation_columns, head_columns};
+use crate::sealed::{CONVERSATION_METADATA, StoredConversation, place};
 
 impl PostgresStore {
     pub(super) async fn try_insert_conversation(
         &self,
         record: &ConversationRecord,
     ) -> Result<(), Failure> {
+        let stored = StoredConversation::of(&self.keys, record);
         let mut connection = self.connection().await?;
         let mut transaction = Self::begin(&mut connection).await?;
         let head = match &record.head {
@@ -37,9 +39,9 @@ impl PostgresStore {
         .bind(record.created_at)
         .bind(record.expires_at)
         .bind(integer("bytes", record.bytes())?)
-        .bind(&record.metadata)
-        .bind(&record.messages)
-        .bind(&record.items)
+        .bind(stored.metadata)
+        .bind(stored.messages)
+        .bind(stored.items)
         .execute(&mut *transaction)
         .await
         .map_err(insert_failure)?;
@@ -54,7 +56,7 @@ impl PostgresStore {
     ) -> Result<ConversationRecord, Failure> {
         let mut connection = self.connection().await?;
         let row = living(&mut connection, project, id, now).await?;
-        Ok(rows::conversation(&row)?)
+        Ok(rows::conversation(&self.keys, &row)?)
     }
 
     pub(super) async fn try_set_metadata(
@@ -67,19 +69,16 @@ impl PostgresStore {
         let mut connection = self.connection().await?;
         let mut transaction = Self::begin(&mut connection).await?;
         lock(&mut transaction, project, id).await?;
-        let row = sqlx::query(concat!(
-            "UPDATE conversations SET metadata = $1, \
-             bytes = length($1) + length(messages) + length(items) \
-             WHERE id = $2 AND project = $3 AND expires_at > $4 RETURNING ",
-            conversation_columns!()
-        ))
-        .bind(metadata)
-        .bind(id)
-        .bind(project)
-        .bind(now)
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let record = rows::conversation(&row.ok_or(StoreError::NotFound)?)?;
+        let row = living(&mut transaction, project, id, now).await?;
+        let mut record = rows::conversation(&self.keys, &row)?;
+        record.metadata = metadata.to_vec();
+        let place = place(CONVERSATION_METADATA, project, id);
+        sqlx::query("UPDATE conversations SET metadata = $1, bytes = $2 WHERE sequence = $3")
+            .bind(self.keys.seal(&place, record.metadata.clone()))
+            .bind(integer("bytes", record.bytes())?)
+            .bind(row.try_get::<i64, _>("sequence")?)
+            .execute(&mut *transaction)
+            .await?;
         transaction.commit().await?;
         Ok(record)
     }
@@ -95,21 +94,22 @@ impl PostgresStore {
         let mut transaction = Self::begin(&mut connection).await?;
         lock(&mut transaction, project, id).await?;
         let row = living(&mut transaction, project, id, now).await?;
-        if rows::conversation(&row)?.items != change.expected {
+        let mut record = rows::conversation(&self.keys, &row)?;
+        if record.items != change.expected {
             return Err(StoreError::Conflict.into());
         }
-        let row = sqlx::query(concat!(
-            "UPDATE conversations SET items = $1, messages = $2, \
-             bytes = length(metadata) + length($1) + length($2) \
-             WHERE sequence = $3 RETURNING ",
-            conversation_columns!()
-        ))
-        .bind(&change.items)
-        .bind(&change.messages)
+        record.items.clone_from(&change.items);
+        record.messages.clone_from(&change.messages);
+        let stored = StoredConversation::of(&self.keys, &record);
+        sqlx::query(
+            "UPDATE conversations SET items = $1, messages = $2, bytes = $3 WHERE sequence = $4",
+        )
+        .bind(stored.items)
+        .bind(stored.messages)
+        .bind(integer("bytes", record.bytes())?)
         .bind(row.try_get::<i64, _>("sequence")?)
-        .fetch_one(&mut *transaction)
+        .execute(&mut *transaction)
         .await?;
-        let record = rows::conversation(&row)?;
         transaction.commit().await?;
         Ok(record)
     }

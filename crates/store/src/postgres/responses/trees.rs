@@ -67,7 +67,8 @@ pub(super) async fn end_with_expired(
     now: UnixMillis,
 ) -> Result<(), Failure> {
     let rows = sqlx::query(
-        "UPDATE responses SET kept = TRUE, bytes = length(messages), input = '', body = '' WHERE sequence IN ( \
+        "UPDATE responses SET kept = TRUE, bytes = length(messages) \
+             - CASE WHEN substr(messages, 1, 1) = '\\xff'::bytea THEN 50 ELSE 0 END, input = '', body = '' WHERE sequence IN ( \
            SELECT $1::bigint UNION \
            SELECT sequence FROM responses WHERE tree = $2 AND NOT kept AND expires_at <= $3 UNION \
            SELECT sequence FROM responses WHERE sequence = $2 AND NOT kept AND expires_at <= $3) \
@@ -109,7 +110,8 @@ pub(super) async fn end_expired(
         .execute(&mut *connection)
         .await?;
         let rows = sqlx::query(
-            "UPDATE responses SET kept = TRUE, bytes = length(messages), input = '', body = '' \
+            "UPDATE responses SET kept = TRUE, bytes = length(messages) \
+             - CASE WHEN substr(messages, 1, 1) = '\\xff'::bytea THEN 50 ELSE 0 END, input = '', body = '' \
              WHERE sequence = ANY($1) AND NOT kept RETURNING sequence",
         )
         .bind(expired)

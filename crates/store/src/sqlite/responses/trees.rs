@@ -51,7 +51,7 @@ pub(super) async fn end_with_expired(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let rows = sqlx::query(
-        "UPDATE responses SET kept = 1, bytes = length(messages), input = x'', body = x'' WHERE sequence IN ( \
+        "UPDATE responses SET kept = 1, bytes = length(messages) - iif(substr(messages, 1, 1) = x'ff', 50, 0), input = x'', body = x'' WHERE sequence IN ( \
            SELECT ?1 UNION \
            SELECT sequence FROM responses WHERE tree = ?2 AND kept = 0 AND expires_at <= ?3 UNION \
            SELECT sequence FROM responses WHERE sequence = ?2 AND kept = 0 AND expires_at <= ?3) \
@@ -73,7 +73,7 @@ pub(super) async fn end_expired(
     limit: u64,
 ) -> Result<u64, StoreError> {
     let rows = sqlx::query(
-        "UPDATE responses SET kept = 1, bytes = length(messages), input = x'', body = x'' WHERE sequence IN ( \
+        "UPDATE responses SET kept = 1, bytes = length(messages) - iif(substr(messages, 1, 1) = x'ff', 50, 0), input = x'', body = x'' WHERE sequence IN ( \
            SELECT sequence FROM responses WHERE kept = 0 AND expires_at <= ? ORDER BY expires_at, id LIMIT ?) \
          RETURNING sequence",
     )

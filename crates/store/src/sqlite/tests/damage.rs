@@ -166,6 +166,8 @@ async fn an_empty_file_and_a_half_made_one_are_completed() {
         "ledger",
         "spending",
         "notices",
+        "data_keys",
+        "audit",
     ] {
         let statement = format!("DROP TABLE {table}");
         store
