@@ -22,6 +22,7 @@ mod reply;
 mod responses;
 mod status;
 mod surface;
+mod upstreams;
 mod usage;
 
 use std::sync::Arc;
@@ -60,6 +61,7 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .route("/admin/v1/keys/{id}", delete(admin::revoke_key))
         .route("/admin/v1/config/reload", post(reload::reload))
+        .merge(upstreams::routes())
         .route_layer(from_fn_with_state(Arc::clone(&app), access::admin));
 
     let open = Router::new()

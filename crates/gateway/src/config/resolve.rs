@@ -23,6 +23,7 @@ use crate::models::ModelReference;
 mod credentials;
 mod models;
 mod operations;
+mod pool;
 mod storage;
 mod upstreams;
 mod values;

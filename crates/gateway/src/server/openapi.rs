@@ -10,7 +10,7 @@ use holdfast_protocol::dialect::openai::wire;
 
 use super::{
     admin, chat, contexts, estimate, google, messages, models, passthrough, reload, responses,
-    status, usage,
+    status, upstreams, usage,
 };
 
 #[derive(OpenApi)]
@@ -63,6 +63,9 @@ use super::{
         admin::list_keys,
         admin::revoke_key,
         reload::reload,
+        upstreams::list_upstreams,
+        upstreams::drain_worker,
+        upstreams::undrain_worker,
         status::health,
         status::ready,
         status::metrics,
