@@ -111,9 +111,10 @@ window_tokens = 8192
             worker.kill()
 
 
-@pytest.fixture
-def fleet(tmp_path) -> Iterator[Fleet]:
-    fleet = Fleet(tmp_path)
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory) -> Iterator[Fleet]:
+    """Starting real engines takes its time, so that the tests share them; the one that kills comes last."""
+    fleet = Fleet(tmp_path_factory.mktemp("fleet"))
     yield fleet
     fleet.stop()
 
@@ -122,6 +123,17 @@ def fleet(tmp_path) -> Iterator[Fleet]:
 def text() -> str:
     """Enough for a worker to keep it."""
     return (REPOSITORY / "docs" / "handbook.md").read_text(encoding="utf-8")[:5500]
+
+
+def test_a_drained_engine_gets_nothing_new_and_keeps_what_it_knows(fleet, text):
+    context = fleet.wire.create(MODEL, system(text))["id"]
+    own = fleet.warm(context)
+    worker = f"/admin/v1/upstreams/fleet/workers/w{own}"
+    assert fleet.wire.ok("POST", f"{worker}/drain", json={})["state"] == "draining"
+    where, _ = fleet.ask(context, "Hello again?")
+    assert where != own
+    assert fleet.wire.ok("POST", f"{worker}/undrain", json={})["state"] == "healthy"
+    fleet.hits(context, own)
 
 
 def test_contexts_stay_with_real_engines_and_outlive_one_of_them(fleet, text):
@@ -143,14 +155,3 @@ def test_contexts_stay_with_real_engines_and_outlive_one_of_them(fleet, text):
     for other, home in homes.items():
         if home != own:
             fleet.hits(other, home)
-
-
-def test_a_drained_engine_gets_nothing_new_and_keeps_what_it_knows(fleet, text):
-    context = fleet.wire.create(MODEL, system(text))["id"]
-    own = fleet.warm(context)
-    worker = f"/admin/v1/upstreams/fleet/workers/w{own}"
-    assert fleet.wire.ok("POST", f"{worker}/drain", json={})["state"] == "draining"
-    where, _ = fleet.ask(context, "Hello again?")
-    assert where != own
-    assert fleet.wire.ok("POST", f"{worker}/undrain", json={})["state"] == "healthy"
-    fleet.hits(context, own)

@@ -114,6 +114,8 @@ pub struct PoolOptions {
     pub workers: Vec<WorkerOptions>,
     /// How many times its share of the requests under way a worker may have; at least 1.
     pub load_factor: f64,
+    /// How many a worker may have under way in any case; at least 1.
+    pub load_min: u64,
     /// How workers are checked.
     pub health: HealthOptions,
 }
@@ -124,6 +126,7 @@ impl PoolOptions {
         PoolOptions {
             workers,
             load_factor: 1.25,
+            load_min: 1,
             health: HealthOptions::default(),
         }
     }

@@ -18,7 +18,7 @@ use super::transport::Transport;
 use crate::app::Clock;
 
 pub(crate) use choice::Digest;
-use choice::Load;
+use choice::{Bound, Load};
 pub(crate) use health::check_until;
 pub(super) use health::health_url;
 pub(super) use key::{Key, beginning, digest};
@@ -28,8 +28,8 @@ pub(crate) use worker::{Leave, Seat, Worker};
 pub(crate) struct Pool {
     /// Never empty, and never changed: a reload makes another pool, with the workers that stay.
     pub(crate) members: Vec<Member>,
-    /// How many times its share a worker may have under way.
-    load_factor: f64,
+    /// How much a worker may have under way before the next one is asked.
+    bound: Bound,
     /// `None`: nobody is checked, as where there is one base URL.
     pub(crate) health: Option<HealthOptions>,
     /// Whether workers have names that anybody knows.
@@ -167,7 +167,10 @@ impl Pool {
         let was_down = was_down.is_some_and(|(_, pool)| pool.is_down.load(Ordering::Relaxed));
         Ok(Arc::new(Pool {
             members,
-            load_factor: options.pool.as_ref().map_or(1.0, |pool| pool.load_factor),
+            bound: Bound {
+                factor: options.pool.as_ref().map_or(1.0, |pool| pool.load_factor),
+                least: options.pool.as_ref().map_or(1, |pool| pool.load_min),
+            },
             health: options.pool.as_ref().map(|pool| pool.health.clone()),
             is_fleet: options.pool.is_some(),
             choosing: Mutex::default(),
@@ -275,7 +278,7 @@ impl Pool {
             })
             .collect();
         let chosen = match key {
-            Key::Prefix(_) => choice::choose(&order, &loads, self.load_factor),
+            Key::Prefix(_) => choice::choose(&order, &loads, self.bound),
             Key::Any => choice::least(&order, &loads),
         };
         let Some(chosen) = chosen else {

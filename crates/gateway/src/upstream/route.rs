@@ -30,7 +30,7 @@ use rand::RngExt;
 
 use super::answer::{Attempt, Running, Settlement, whole_decoder};
 use super::billing::Payer;
-use super::pool::{self, Digest, Seat, Worker};
+use super::pool::{Seat, Worker};
 use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
 use super::{Shared, Target};
@@ -120,18 +120,6 @@ impl RouteBackend {
         let home = self.shared.accounts.of(context).await.ok()?.home?;
         self.shared.warmth.settle(context, &home);
         Some(home)
-    }
-
-    /// What a chat begins with, where that matters.
-    fn beginning(&self, work: &ChatWork) -> Option<Digest> {
-        let mut targets = self.targets.iter();
-        if !targets.any(|target| target.upstream.pool.is_fleet) {
-            return None;
-        }
-        match &work.prefix {
-            Some(part) => part.prepared.upstream().ok().map(|prefix| *prefix.digest()),
-            None => pool::beginning(&work.composed),
-        }
     }
 
     /// One attempt at one upstream.

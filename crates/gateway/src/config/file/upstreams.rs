@@ -108,6 +108,8 @@ pub(in crate::config) struct PoolTable {
     /// How many times its share of the requests under way a worker may have before the next one is asked, 1 to 100.
     /// Default: 1.25.
     pub(in crate::config) load_factor: Option<Located<f64>>,
+    /// How many requests a worker may have under way in any case, however few the others have. Default: 1.
+    pub(in crate::config) load_min: Option<Located<u64>>,
     /// Where workers say that they are well: a path from the host on, such as `/healthz`. Default: by provider.
     pub(in crate::config) health_path: Option<Located<String>>,
     /// From one check of a worker to the next, milliseconds. Default: 5000.

@@ -60,19 +60,19 @@ pub(super) fn pool(
             );
         }
     }
-    let pool = table.pool.as_ref().map(Located::get);
+    let default = PoolTable::default();
+    let pool = table.pool.as_ref().map_or(&default, Located::get);
     Some(PoolOptions {
         workers: workers(tables, problems),
-        load_factor: pool.map_or(1.25, |pool| {
-            number(
-                &pool.load_factor,
-                "load_factor",
-                LOAD_FACTORS,
-                1.25,
-                problems,
-            )
-        }),
-        health: health(pool.unwrap_or(&PoolTable::default()), own_health, problems),
+        load_factor: number(
+            &pool.load_factor,
+            "load_factor",
+            LOAD_FACTORS,
+            1.25,
+            problems,
+        ),
+        load_min: number(&pool.load_min, "load_min", 1..=100_000, 1, problems),
+        health: health(pool, own_health, problems),
     })
 }
 

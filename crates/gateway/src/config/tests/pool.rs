@@ -9,7 +9,7 @@ fn pool(settings: &str) -> PoolOptions {
 
 #[test]
 fn workers_stand_in_place_of_a_base_url() {
-    let written = "provider = \"vllm\"\n[upstreams.pool]\nload_factor = 2\nhealth_interval_ms = 1000\nunhealthy_after = 4\n\
+    let written = "provider = \"vllm\"\n[upstreams.pool]\nload_factor = 2\nload_min = 8\nhealth_interval_ms = 1000\nunhealthy_after = 4\n\
         [[upstreams.workers]]\nurl = \"http://10.0.0.1:8000/v1/\"\n\
         [[upstreams.workers]]\nurl = \"https://gpu.internal/v1\"\nname = \"big\"\nweight = 2\ndraining = true\n";
     let options = upstream(written);
@@ -23,7 +23,7 @@ fn workers_stand_in_place_of_a_base_url() {
     assert_eq!((first.weight, first.draining), (1.0, false));
     assert_eq!((second.name.as_str(), second.weight), ("big", 2.0));
     assert!(second.draining);
-    assert_eq!(pool.load_factor, 2.0);
+    assert_eq!((pool.load_factor, pool.load_min), (2.0, 8));
     assert_eq!(pool.health.interval, Duration::from_secs(1));
     assert_eq!(pool.health.unhealthy_after, 4);
     assert_eq!(pool.health.path.as_deref(), Some("/health"));

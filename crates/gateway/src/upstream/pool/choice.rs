@@ -55,21 +55,32 @@ pub(super) fn order<'a>(
     drawn.into_iter().map(|(_, _, index)| index).collect()
 }
 
-/// How many requests a worker may have under way, counting the one that is about to go there.
-pub(super) fn bound(factor: f64, in_flight_total: u64, weight: f64, weight_total: f64) -> u64 {
-    let share = factor * (in_flight_total + 1) as f64 * weight / weight_total;
-    // What is left of a whole number after floats were multiplied is no further request.
-    ((share - 1e-9).ceil() as u64).max(1)
+/// How much a worker may have under way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Bound {
+    /// How many times its share; at least 1.
+    pub(super) factor: f64,
+    /// So many in any case; at least 1.
+    pub(super) least: u64,
+}
+
+impl Bound {
+    /// How many requests a worker may have under way, counting the one that is about to go there.
+    pub(super) fn of(self, in_flight_total: u64, weight: f64, weight_total: f64) -> u64 {
+        let share = self.factor * (in_flight_total + 1) as f64 * weight / weight_total;
+        // What is left of a whole number after floats were multiplied is no further request.
+        ((share - 1e-9).ceil() as u64).max(self.least)
+    }
 }
 
 /// The first in `order` that is below its bound. With a factor of at least 1 there always is one, because all bounds
 /// together are more than what is under way; where none of those has room, the first of them is waited for.
-pub(super) fn choose(order: &[usize], loads: &[Load], factor: f64) -> Option<Choice> {
+pub(super) fn choose(order: &[usize], loads: &[Load], bound: Bound) -> Option<Choice> {
     let in_flight_total: u64 = loads.iter().map(|load| load.in_flight).sum();
     let weight_total: f64 = loads.iter().map(|load| load.weight).sum();
     let is_below = |index: &usize| {
         let load = &loads[*index];
-        load.in_flight < bound(factor, in_flight_total, load.weight, weight_total)
+        load.in_flight < bound.of(in_flight_total, load.weight, weight_total)
     };
     let mut below = order.iter().filter(|index| is_below(index));
     let found = below

@@ -10,7 +10,8 @@ use holdfast_protocol::upstream::{Failure, FailureKind};
 use rand::RngExt;
 
 use super::{Refusal, RouteBackend};
-use crate::upstream::pool::{Digest, Key, Leave, Seat, Unseated};
+use crate::backend::ChatWork;
+use crate::upstream::pool::{self, Digest, Key, Leave, Seat, Unseated};
 use crate::upstream::{Isolation, Target};
 
 /// How long a request waits for its turn at an upstream that has as many as it may have.
@@ -115,6 +116,18 @@ impl RouteBackend {
 }
 
 impl RouteBackend {
+    /// What a chat begins with, where that matters.
+    pub(super) fn beginning(&self, work: &ChatWork) -> Option<Digest> {
+        let mut targets = self.targets.iter();
+        if !targets.any(|target| target.upstream.pool.is_fleet) {
+            return None;
+        }
+        match &work.prefix {
+            Some(part) => part.prepared.upstream().ok().map(|prefix| *prefix.digest()),
+            None => pool::beginning(&work.composed),
+        }
+    }
+
     /// By what a worker of `target` is chosen for something of a project that is named by `digest`.
     pub(super) fn key(&self, target: &Target, project: &str, digest: Option<&Digest>) -> Key {
         let upstream = &target.upstream;

@@ -1,6 +1,7 @@
 //! Upstreams of several workers: which of them a context goes to, and what happens when one is slow, drained or gone.
 
 mod operator;
+mod time;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -6,6 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// The tightest there is.
+const BOUND: Bound = Bound {
+    factor: 1.0,
+    least: 1,
+};
+
 fn digest(number: u64) -> Digest {
     *blake3::hash(&number.to_le_bytes()).as_bytes()
 }
@@ -103,6 +109,7 @@ proptest! {
     fn no_worker_is_given_more_than_its_bound(
         workers in workers(),
         factor in 1.0_f64..2.0,
+        least in 1_u64..4,
         steps in prop::collection::vec((0_u64..4, any::<bool>(), any::<prop::sample::Index>()), 1..200),
     ) {
         let mut loads: Vec<Load> = workers
@@ -121,11 +128,11 @@ proptest! {
                 &digest(key),
                 workers.iter().map(|(name, weight)| (name.as_str(), *weight)),
             );
-            let choice = choose(&order, &loads, factor).unwrap();
+            let choice = choose(&order, &loads, Bound { factor, least }).unwrap();
             prop_assert_eq!(choice.is_moved, choice.index != order[0]);
             let load = &mut loads[choice.index];
             load.in_flight += 1;
-            let most = bound(factor, total, load.weight, weight_total);
+            let most = Bound { factor, least }.of(total, load.weight, weight_total);
             prop_assert!(load.in_flight <= most, "{} > {most}", load.in_flight);
         }
     }
@@ -145,7 +152,7 @@ fn a_key_in_demand_spreads_in_its_own_order() {
     ];
     let mut asked = Vec::new();
     for _ in 0..4 {
-        let choice = choose(&order, &loads, 1.0).unwrap();
+        let choice = choose(&order, &loads, BOUND).unwrap();
         loads[choice.index].in_flight += 1;
         asked.push(choice.index);
     }
@@ -159,11 +166,11 @@ fn whoever_has_no_room_is_passed_over_and_waited_for_only_if_nobody_has() {
         in_flight: 0,
         has_room,
     };
-    let choice = choose(&[0, 1], &[load(false), load(true)], 1.25).unwrap();
+    let choice = choose(&[0, 1], &[load(false), load(true)], BOUND).unwrap();
     assert_eq!((choice.index, choice.is_moved), (1, true));
-    let choice = choose(&[0, 1], &[load(false), load(false)], 1.25).unwrap();
+    let choice = choose(&[0, 1], &[load(false), load(false)], BOUND).unwrap();
     assert_eq!((choice.index, choice.is_moved), (0, false));
-    assert_eq!(choose(&[], &[], 1.25), None);
+    assert_eq!(choose(&[], &[], BOUND), None);
 }
 
 #[test]
