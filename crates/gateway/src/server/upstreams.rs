@@ -11,6 +11,7 @@ use holdfast_protocol::{ApiError, ErrorKind};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::body::JsonBody;
 use super::reply::{self, Failure};
 use crate::app::App;
 use crate::upstream::{Member, Upstream};
@@ -112,6 +113,8 @@ pub(super) async fn list_upstreams(State(app): State<Arc<App>>) -> Result<Respon
 pub(super) async fn drain_worker(
     State(app): State<Arc<App>>,
     names: Result<Path<(String, String)>, PathRejection>,
+    // Many clients send one, and the connection could not be used again if it were left unread.
+    _body: JsonBody,
 ) -> Result<Response, Failure> {
     drain(&app, names, true)
 }
@@ -135,6 +138,8 @@ pub(super) async fn drain_worker(
 pub(super) async fn undrain_worker(
     State(app): State<Arc<App>>,
     names: Result<Path<(String, String)>, PathRejection>,
+    // Many clients send one, and the connection could not be used again if it were left unread.
+    _body: JsonBody,
 ) -> Result<Response, Failure> {
     drain(&app, names, false)
 }
