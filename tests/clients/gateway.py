@@ -29,6 +29,12 @@ def binary() -> Path:
     return path if path.is_absolute() else REPOSITORY / path
 
 
+def worker_binary() -> Path:
+    """The program with the embedded engine, where HOLDFAST_BIN is one without."""
+    path = os.environ.get("HOLDFAST_WORKER_BIN")
+    return REPOSITORY / path if path else binary()
+
+
 def environment(**more: str) -> dict[str, str]:
     """The environment for the binary, without settings of whoever runs the tests."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
@@ -40,7 +46,14 @@ def environment(**more: str) -> dict[str, str]:
 class Gateway:
     """One run of `holdfast serve` on a data directory, which outlives it."""
 
-    def __init__(self, data_dir: Path, config: Path | None = SEED_CONFIG, key: str | None = KEY, **variables: str):
+    def __init__(
+        self,
+        data_dir: Path,
+        config: Path | None = SEED_CONFIG,
+        key: str | None = KEY,
+        program: Path | None = None,
+        **variables: str,
+    ):
         self.data_dir = data_dir
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self.lines: list[str] = []
@@ -48,7 +61,7 @@ class Gateway:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    str(binary()),
+                    str(program or binary()),
                     "serve",
                     "--listen",
                     "127.0.0.1:0",

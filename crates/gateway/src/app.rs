@@ -30,8 +30,8 @@ use crate::responses::Responses;
 use crate::routing::Models;
 use crate::telemetry::Telemetry;
 pub use crate::upstream::{
-    CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
-    UpstreamOptions,
+    CacheOverrides, Credentials, HealthOptions, Isolation, PoolOptions, RetryPolicy, RouteOptions,
+    TargetOptions, Timeouts, UpstreamOptions, WorkerOptions,
 };
 use crate::upstream::{Parts, Upstreams};
 use crate::webhooks::Webhooks;

@@ -1,6 +1,7 @@
 //! Facts worth knowing: each is one function that counts it and, where a person would want to read it, logs it.
 //! Labels are bounded: routes are templates, models are configured names. No label or field carries text of a client.
 
+mod fleet;
 mod traffic;
 
 use std::sync::Arc;
@@ -23,9 +24,10 @@ use crate::app::ModelSource;
 use crate::routing::Models;
 use crate::service::ReloadError;
 use crate::telemetry::Telemetry;
-use crate::upstream::Target;
+use crate::upstream::{Target, Upstreams};
 use crate::webhooks::{EventKind, Webhooks};
 
+use fleet::Fleet;
 use traffic::Traffic;
 
 const DURATION_BUCKETS_SECONDS: [f64; 14] = [
@@ -161,6 +163,7 @@ pub(crate) struct Events {
     budget_refusals: Family<BudgetLabels, Counter>,
     budget_warnings: Family<BudgetLabels, Counter>,
     traffic: Traffic,
+    fleet: Fleet,
     telemetry: Option<Arc<Telemetry>>,
     webhooks: Option<Arc<Webhooks>>,
 }
@@ -206,6 +209,7 @@ impl Events {
             budget_refusals: Family::default(),
             budget_warnings: Family::default(),
             traffic: Traffic::new(&mut registry),
+            fleet: Fleet::new(&mut registry),
             telemetry,
             webhooks,
             registry: Registry::default(),
@@ -605,6 +609,12 @@ impl Events {
         self.webhooks.is_some()
     }
 
+    /// A worker of a fleet is left alone from now on, or gets requests again.
+    pub(crate) fn worker_changed(&self, upstream: &str, worker: &str, is_down: bool) {
+        let state = if is_down { "unhealthy" } else { "healthy" };
+        tracing::warn!(upstream, worker, state, "a worker has changed");
+    }
+
     fn tell(&self, kind: EventKind, data: Value) {
         if let Some(webhooks) = &self.webhooks {
             webhooks.tell(kind, data);
@@ -612,16 +622,22 @@ impl Events {
     }
 
     /// Everything in the text format of OpenMetrics.
-    pub(crate) fn encode(&self, models: &Models, admission: &Admission) -> String {
+    pub(crate) fn encode(
+        &self,
+        models: &Models,
+        upstreams: &Upstreams,
+        admission: &Admission,
+    ) -> String {
         self.engine.update(models);
         // Those that have left the configuration would else stay as they were.
         self.upstreams_resting.clear();
         let targets = models.targets();
         self.traffic.update(&targets, admission);
+        self.fleet.update(upstreams);
         for target in targets {
             self.upstreams_resting
                 .get_or_create(&upstream_labels(&target))
-                .set(i64::from(target.upstream.breaker.is_open()));
+                .set(i64::from(target.upstream.pool.is_down()));
         }
         let mut metrics = String::new();
         if let Err(error) = text::encode(&mut metrics, &self.registry) {

@@ -23,6 +23,7 @@ mod reply;
 mod responses;
 mod status;
 mod surface;
+mod upstreams;
 mod usage;
 
 use std::sync::Arc;
@@ -154,7 +155,7 @@ fn google() -> Router<Arc<App>> {
 
 /// What operators do.
 fn administration() -> Router<Arc<App>> {
-    Router::new()
+    upstreams::routes()
         .route(
             "/admin/v1/projects",
             post(admin::create_project).get(admin::list_projects),

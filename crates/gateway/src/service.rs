@@ -188,6 +188,15 @@ impl Service {
             ended.clone(),
         );
         before.cancel();
+        let pools = app
+            .upstreams
+            .iter()
+            .map(|upstream| Arc::clone(&upstream.pool));
+        let checked: Vec<_> = pools.filter(|pool| pool.health.is_some()).collect();
+        if !checked.is_empty() {
+            app.tasks
+                .spawn(crate::upstream::check_until(checked, ended.clone()));
+        }
         let targets = app.models.targets();
         if !targets.is_empty() {
             let shared = Arc::clone(&app.upstreams.shared);

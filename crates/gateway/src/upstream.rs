@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! options     what the configuration says
-//! account     one upstream: transport, credentials, breaker
+//! account     one upstream: credentials, servers
+//! pool        the servers of one upstream: which is asked, checks, draining
 //! transport   HTTP with timeouts and bounds        auth      credentials to headers
 //! route       a model's backend: which upstream, retries, fallback, one chat
 //! prefix      a context's prefix, rendered once for each upstream
@@ -24,6 +25,7 @@ mod estimate;
 mod handles;
 mod limiter;
 mod options;
+mod pool;
 mod prefix;
 mod probe;
 mod raw;
@@ -48,12 +50,15 @@ use crate::ledger::Ledger;
 pub(crate) use account::{Spent, Target, Upstream};
 pub(crate) use accounts::{Accounts, amount};
 pub(crate) use handles::Handles;
+pub(crate) use limiter::Limiter;
 pub use options::{
-    CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
-    UpstreamOptions,
+    CacheOverrides, Credentials, HealthOptions, Isolation, PoolOptions, RetryPolicy, RouteOptions,
+    TargetOptions, Timeouts, UpstreamOptions, WorkerOptions,
 };
+use pool::Change;
+pub(crate) use pool::{Member, Worker, check_until};
 pub(crate) use prefix::UpstreamPrefix;
-pub(crate) use probe::{Probe, probe};
+pub(crate) use probe::{Probe, Probed, probe};
 pub(crate) use route::{RouteBackend, run, tend, tend_until};
 pub(crate) use storage::Storage;
 pub(crate) use warmth::Warmth;
@@ -63,6 +68,8 @@ use tenant::Tenants;
 /// All configured upstreams, and what their routes share.
 pub(crate) struct Upstreams {
     by_name: HashMap<String, Arc<Upstream>>,
+    /// In the order of the configuration.
+    list: Vec<Arc<Upstream>>,
     pub(crate) shared: Arc<Shared>,
 }
 
@@ -123,7 +130,7 @@ impl Upstreams {
     }
 
     /// These upstreams and prices in place of the former ones. An upstream whose settings are the same stays what it is,
-    /// with its connections, its breaker and its permits.
+    /// with its connections, its breaker and its permits; one whose workers differ keeps those that stay.
     ///
     /// # Errors
     /// See [`Upstreams::new`].
@@ -147,35 +154,57 @@ impl Upstreams {
         before: &HashMap<String, Arc<Upstream>>,
     ) -> Result<Self, String> {
         let mut by_name = HashMap::new();
+        let mut list = Vec::new();
         for options in options {
             let name = options.name.clone();
-            let same = before.get(&name).filter(|same| same.options == options);
-            let upstream = match same {
+            let known = before.get(&name);
+            let upstream = match known.filter(|known| known.options == options) {
                 Some(same) => Arc::clone(same),
                 None => {
-                    let upstream = Upstream::new(options, &shared.clock)
+                    let known = known.map(Arc::as_ref);
+                    let upstream = Upstream::new(options, &shared.clock, known)
                         .map_err(|error| format!("upstream `{name}`: {error}"))?;
-                    let (events, watched) = (Arc::clone(&shared.events), name.clone());
-                    upstream.breaker.watch(Box::new(move |is_open| {
-                        events.upstream_changed(&watched, is_open);
-                    }));
+                    upstream.pool.watch(watcher(&shared, &name));
                     Arc::new(upstream)
                 }
             };
+            list.push(Arc::clone(&upstream));
             if by_name.insert(name.clone(), upstream).is_some() {
                 return Err(format!("two upstreams are called `{name}`"));
             }
         }
         Ok(Upstreams {
             by_name,
+            list,
             shared: Arc::new(shared),
         })
+    }
+
+    /// All of them, in the order of the configuration.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.list.iter()
     }
 
     /// The upstream of this name.
     pub(crate) fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
         self.by_name.get(name)
     }
+}
+
+/// Counts, logs and tells what changes at an upstream.
+fn watcher(shared: &Shared, upstream: &str) -> Box<dyn Fn(Change<'_>) + Send + Sync> {
+    let (events, warmth) = (Arc::clone(&shared.events), Arc::clone(&shared.warmth));
+    let upstream = upstream.to_owned();
+    Box::new(move |change| match change {
+        Change::Pool { is_down } => events.upstream_changed(&upstream, is_down),
+        Change::Worker { name, is_down } => {
+            events.worker_changed(&upstream, name, is_down);
+            if is_down {
+                // It may come back with an empty cache, and mostly does.
+                warmth.worker_lost(&upstream, name);
+            }
+        }
+    })
 }
 
 /// What [`Upstreams::new`] is given of the service.

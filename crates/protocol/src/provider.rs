@@ -346,8 +346,19 @@ pub struct Provider {
     /// Which endpoints beside chat it has. One too many costs a request that is answered 404, one too few has to be
     /// configured.
     pub raw: &'static [RawPath],
+    /// For servers that people run themselves, and may run several of: how one says that it is well.
+    pub worker_health: Option<WorkerHealth>,
     /// What it wants for a model (the upstream's name of it) in one of its dialects.
     pub rules: fn(UpstreamDialectName, &str) -> ModelRules,
+}
+
+/// Where a worker of a fleet says whether it is well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerHealth {
+    /// At this path of its host.
+    Root(&'static str),
+    /// By its list of models, below its base URL.
+    Models,
 }
 
 impl Provider {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast::app::{
-    App, AppOptions, Catalog, Credentials, Isolation, LedgerOptions, Limits, ModelEntry,
-    ModelSource, Rates, RetryPolicy, RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
+    App, AppOptions, Catalog, Credentials, HealthOptions, Isolation, LedgerOptions, Limits,
+    ModelEntry, ModelSource, PoolOptions, Rates, RetryPolicy, RouteOptions, Store, TargetOptions,
+    Timeouts, UpstreamOptions, WorkerOptions,
 };
 use holdfast::service::Service;
 use holdfast::{keys, server};
@@ -38,6 +39,7 @@ pub fn upstream(provider: &str, base_url: &str, key: &str) -> UpstreamOptions {
         provider,
         dialect: provider.dialect,
         base_url: base_url.to_owned(),
+        pool: None,
         query: String::new(),
         region: String::new(),
         project: String::new(),
@@ -58,6 +60,35 @@ pub fn upstream(provider: &str, base_url: &str, key: &str) -> UpstreamOptions {
         raw: None,
         concurrency_max: 256,
         on_too_small: OnTooSmall::Error,
+    }
+}
+
+/// An upstream called like its provider, of servers at these URLs, which are called `w0`, `w1` and so on; checked often.
+pub fn fleet<'a>(
+    provider: &str,
+    urls: impl IntoIterator<Item = &'a str>,
+    key: &str,
+) -> UpstreamOptions {
+    let options = upstream(provider, "", key);
+    let workers = urls.into_iter().enumerate().map(|(number, url)| {
+        let name = format!("w{number}");
+        WorkerOptions {
+            name,
+            ..WorkerOptions::at(url)
+        }
+    });
+    let mut pool = PoolOptions::new(workers.collect());
+    pool.health = HealthOptions {
+        path: match options.provider.worker_health {
+            Some(provider::WorkerHealth::Root(path)) => Some(path.to_owned()),
+            _ => None,
+        },
+        interval: Duration::from_millis(50),
+        ..HealthOptions::default()
+    };
+    UpstreamOptions {
+        pool: Some(pool),
+        ..options
     }
 }
 

@@ -13,5 +13,5 @@ mod gateway;
 pub use client::{Reply, TestClient};
 pub use clock::TestClock;
 pub use faults::{Action, FaultyStore, Gate, Operation};
-pub use gateway::{TestGateway, TestGatewayBuilder, upstream};
+pub use gateway::{TestGateway, TestGatewayBuilder, fleet, upstream};
 pub use holdfast_store::conformance::postgres_server::PostgresServer;

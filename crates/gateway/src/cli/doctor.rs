@@ -360,13 +360,12 @@ fn models(config: &Config, checks: &mut Vec<Check>) -> Vec<Option<GgufInfo>> {
 
 /// Nothing is sent to it.
 fn upstream(upstream: &UpstreamOptions) -> Check {
-    Check::ok(
-        "upstream",
-        format!(
-            "{}: {} at {}",
-            upstream.name, upstream.provider.title, upstream.base_url
-        ),
-    )
+    let at = match &upstream.pool {
+        Some(pool) => format!("{} workers", pool.workers.len()),
+        None => upstream.base_url.clone(),
+    };
+    let (name, title) = (&upstream.name, upstream.provider.title);
+    Check::ok("upstream", format!("{name}: {title} at {at}"))
 }
 
 /// The default model is missing: can it be fetched?

@@ -21,8 +21,8 @@ pub(super) use operations::{EncryptionTable, EventWord, Telemetry, TlsTable, Web
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
-    CacheTable, CachingWord, CatalogTable, EndpointWord, IsolationWord, PrewarmWord, RouteEntry,
-    RouteTable, UpstreamTable,
+    CacheTable, CachingWord, CatalogTable, EndpointWord, IsolationWord, PoolTable, PrewarmWord,
+    RouteEntry, RouteTable, UpstreamTable, WorkerTable,
 };
 
 /// A value and where it stands in the file.

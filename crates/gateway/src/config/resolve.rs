@@ -26,6 +26,7 @@ use holdfast_protocol::price::{Currency, Decimal};
 mod credentials;
 mod models;
 mod operations;
+mod pool;
 mod storage;
 mod upstreams;
 mod values;

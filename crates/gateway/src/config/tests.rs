@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::file::{self, keys};
 use super::*;
 
+mod pool;
 mod routes;
 mod storage;
 mod upstreams;

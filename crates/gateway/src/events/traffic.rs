@@ -15,7 +15,7 @@ use rust_decimal::prelude::ToPrimitive;
 
 use super::{Events, ModelLabels, UpstreamLabels, clamp, upstream_labels};
 use crate::admission::Admission;
-use crate::upstream::{Spent, Target};
+use crate::upstream::{Limiter, Spent, Target};
 
 const FIRST_TOKEN_BUCKETS_SECONDS: [f64; 13] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 120.0,
@@ -189,16 +189,17 @@ impl Traffic {
             let labels = UpstreamNameLabels {
                 upstream: target.name().to_owned(),
             };
-            let limiter = &target.upstream.limiter;
+            let members = &target.upstream.pool.members;
+            let sum = |count: fn(&Limiter) -> u64| {
+                clamp(members.iter().map(|one| count(&one.worker.limiter)).sum())
+            };
             self.in_flight
                 .get_or_create(&labels)
-                .set(clamp(limiter.running()));
+                .set(sum(Limiter::running));
             self.waiting
                 .get_or_create(&labels)
-                .set(clamp(limiter.waiting()));
-            self.limits
-                .get_or_create(&labels)
-                .set(clamp(limiter.limit()));
+                .set(sum(Limiter::waiting));
+            self.limits.get_or_create(&labels).set(sum(Limiter::limit));
         }
     }
 

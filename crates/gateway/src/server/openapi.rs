@@ -10,7 +10,7 @@ use holdfast_protocol::dialect::openai::wire;
 
 use super::{
     admin, budgets, chat, contexts, estimate, google, messages, models, passthrough, reload,
-    responses, status, usage,
+    responses, status, upstreams, usage,
 };
 
 #[derive(OpenApi)]
@@ -72,6 +72,9 @@ use super::{
         admin::revoke_key,
         admin::list_audit,
         reload::reload,
+        upstreams::list_upstreams,
+        upstreams::drain_worker,
+        upstreams::undrain_worker,
         status::health,
         status::ready,
         status::metrics,

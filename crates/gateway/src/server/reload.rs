@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::admin::Acting;
+use super::body::JsonBody;
 use super::reply::{self, Failure};
 use crate::audit::not_noted;
 use crate::service::{ReloadError, Service};
@@ -39,6 +40,8 @@ pub(super) struct ReloadObject {
 pub(super) async fn reload(
     Extension(service): Extension<Arc<Service>>,
     Acting(actor): Acting,
+    // Many clients send one, and the connection could not be used again if it were left unread.
+    _body: JsonBody,
 ) -> Result<Response, Failure> {
     let needs_restart = service.reload(actor).await.map_err(told)?;
     reply::object(&ReloadObject {

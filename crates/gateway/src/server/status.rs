@@ -80,7 +80,9 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     responses((status = 200, description = "The metrics", content_type = "application/openmetrics-text"))
 )]
 pub(super) async fn metrics(State(app): State<Arc<App>>) -> Response {
-    let text = app.events.encode(&app.models, &app.admission);
+    let text = app
+        .events
+        .encode(&app.models, &app.upstreams, &app.admission);
     (
         [(
             CONTENT_TYPE,

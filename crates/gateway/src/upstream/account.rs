@@ -16,10 +16,8 @@ use holdfast_protocol::usage::BilledUsage;
 use sha2::{Digest, Sha256};
 use tokio::sync::Mutex as AsyncMutex;
 
-use super::breaker::Breaker;
-use super::limiter::Limiter;
 use super::options::{Credentials, UpstreamOptions};
-use super::transport::Transport;
+use super::pool::{Pool, Worker};
 use super::{Isolation, Shared};
 use crate::app::Clock;
 
@@ -34,9 +32,7 @@ const DAY_MS: i64 = 86_400_000;
 /// One configured upstream.
 pub(crate) struct Upstream {
     pub(crate) options: UpstreamOptions,
-    pub(super) transport: Transport,
-    pub(crate) breaker: Breaker,
-    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) pool: Arc<Pool>,
     /// Tells accounts apart without telling the key.
     fingerprint: String,
 }
@@ -86,8 +82,14 @@ impl Default for Learnt {
 }
 
 impl Upstream {
-    pub(super) fn new(options: UpstreamOptions, clock: &Clock) -> Result<Self, String> {
-        let transport = Transport::new(&options, clock)?;
+    /// `before` is what had its name until now.
+    pub(super) fn new(
+        options: UpstreamOptions,
+        clock: &Clock,
+        before: Option<&Upstream>,
+    ) -> Result<Self, String> {
+        let before = before.map(|before| (&before.options, &*before.pool));
+        let pool = Pool::new(&options, clock, before)?;
         let secret = match &options.credentials {
             Credentials::None => "",
             Credentials::Key(key) | Credentials::GoogleServiceAccount(key) => key.expose(),
@@ -95,9 +97,7 @@ impl Upstream {
         };
         let fingerprint = HEXLOWER.encode(&Sha256::digest(secret.as_bytes())[..6]);
         Ok(Upstream {
-            breaker: Breaker::new(options.retry),
-            limiter: Limiter::new(options.concurrency_max),
-            transport,
+            pool,
             fingerprint,
             options,
         })
@@ -197,6 +197,24 @@ impl Target {
         &self.upstream.options.name
     }
 
+    /// The place where a worker keeps its copies: each has a cache of its own.
+    pub(super) fn place_at(&self, worker: &Worker) -> String {
+        self.place_of(&worker.name)
+    }
+
+    /// The same by the worker's name.
+    pub(super) fn place_of(&self, worker: &str) -> String {
+        match self.upstream.pool.is_fleet {
+            true => format!("{}{WORKER_MARK}{worker}", self.place),
+            false => self.place.clone(),
+        }
+    }
+
+    /// Whether `place` is here, at whichever worker.
+    pub(super) fn is_home(&self, place: &str) -> bool {
+        is_within(place, &self.place)
+    }
+
     /// Whether it has this endpoint beside chat.
     pub(crate) fn has(&self, path: RawPath) -> bool {
         let options = &self.upstream.options;
@@ -272,6 +290,22 @@ impl Target {
             reads,
         })
     }
+}
+
+/// Between a target's place and a worker's name.
+const WORKER_MARK: &str = "|@";
+
+/// Whether `place` is a target's place or that of one of its workers.
+pub(super) fn is_within(place: &str, of_target: &str) -> bool {
+    let rest = place.strip_prefix(of_target);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(WORKER_MARK))
+}
+
+/// Whether `place` is at this worker of an upstream.
+pub(super) fn is_at_worker(place: &str, upstream: &str, worker: &str) -> bool {
+    let rest = place.strip_prefix(upstream);
+    let at = place.rsplit_once(WORKER_MARK).map(|(_, at)| at);
+    rest.is_some_and(|rest| rest.starts_with('|')) && at == Some(worker)
 }
 
 /// What a request cost.

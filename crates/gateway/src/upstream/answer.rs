@@ -19,7 +19,7 @@ use rust_decimal::Decimal;
 use super::accounts::trillionths;
 use super::billing::{self, Payer};
 use super::estimate;
-use super::limiter::Permit;
+use super::pool::{Leave, Worker};
 use super::transport::Reply;
 use super::{Shared, Target};
 
@@ -53,6 +53,8 @@ pub(super) enum Sent {
 pub(super) struct Settlement {
     pub(super) shared: Arc<Shared>,
     pub(super) target: Arc<Target>,
+    /// Which of its upstream's servers answers.
+    pub(super) worker: Arc<Worker>,
     /// Whose request it is.
     pub(super) payer: Payer,
     /// The context and what was sent for it.
@@ -114,7 +116,7 @@ impl Attempt {
         mut self,
         running: &mut Running,
         first_token_ms: Option<u64>,
-        permit: Permit,
+        leave: Leave,
     ) -> Option<Receipt> {
         let settlement = Settlement {
             first_token_ms,
@@ -122,7 +124,7 @@ impl Attempt {
         };
         let receipt = settlement.first_receipt(running.usage_so_far());
         running.settlement = Some(settlement);
-        running.permit = Some(permit);
+        running.leave = Some(leave);
         receipt
     }
 }
@@ -186,7 +188,7 @@ pub(super) struct Running {
     is_at_end: bool,
     total_until: tokio::time::Instant,
     /// Given back when the answer has ended.
-    permit: Option<Permit>,
+    leave: Option<Leave>,
 }
 
 impl Running {
@@ -204,7 +206,7 @@ impl Running {
             output_estimate: 0,
             is_at_end: false,
             total_until,
-            permit: None,
+            leave: None,
         }
     }
 
@@ -263,7 +265,7 @@ impl Running {
             }
             Some(Ok(Item::Event(AnswerEvent::Done(end)))) => match self.settlement.take() {
                 Some(settlement) => {
-                    settlement.target.upstream.breaker.succeeded();
+                    settlement.worker.breaker.succeeded();
                     Ok(settlement.done(end, self.output_estimate))
                 }
                 None => Err(ApiError::internal()),
@@ -331,7 +333,7 @@ impl Running {
     fn fail(&mut self, failure: &Failure) -> ApiError {
         if let Some(settlement) = self.settlement.take() {
             let upstream = settlement.target.name().to_owned();
-            settlement.target.upstream.breaker.failed(failure);
+            settlement.worker.breaker.failed(failure);
             tracing::warn!(
                 upstream,
                 failure = failure.kind.as_str(),
@@ -410,8 +412,8 @@ impl Settlement {
                     expires_at,
                 }),
                 (Some(name), None) if self.target.rules.cache.diagnostics => {
-                    let place = &self.target.place;
-                    self.shared.warmth.answered(&context.id, place, name);
+                    let place = self.place();
+                    self.shared.warmth.answered(&context.id, &place, name);
                 }
                 (Some(name), None) => self.discard(name),
                 (None, _) => {}
@@ -424,14 +426,19 @@ impl Settlement {
         }
     }
 
+    /// Where the context's copy is.
+    fn place(&self) -> String {
+        self.target.place_at(&self.worker)
+    }
+
     /// Drops an answer that the upstream keeps and nobody will continue from.
     fn discard(&self, name: String) {
-        let target = Arc::clone(&self.target);
+        let (target, worker) = (Arc::clone(&self.target), Arc::clone(&self.worker));
         self.shared.tasks.spawn(async move {
             let Some(call) = target.dialect.encode_drop(&name) else {
                 return;
             };
-            if let Err(failure) = target.call(call).await {
+            if let Err(failure) = target.call_at(&worker, call).await {
                 tracing::debug!(
                     upstream = target.name(),
                     failure = failure.kind.as_str(),
@@ -623,7 +630,7 @@ impl Settlement {
             && source == Source::Provider
             && written == 0
         {
-            self.shared.warmth.lost(&context.id, &self.target.place);
+            self.shared.warmth.lost(&context.id, &self.place());
         }
         Receipt {
             context_id: context.id.clone(),
@@ -705,7 +712,7 @@ impl Settlement {
             currency: money
                 .map(|money| money.currency.clone())
                 .unwrap_or_default(),
-            home: Some(self.target.place.clone()),
+            home: Some(self.place()),
             last_used_at: Some((self.shared.clock)()),
         });
     }

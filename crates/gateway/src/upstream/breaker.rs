@@ -1,6 +1,6 @@
 //! Leaves an upstream alone that keeps failing, and asks it again with one request at a time.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_protocol::upstream::{Failure, FailureKind};
@@ -12,11 +12,11 @@ use super::options::RetryPolicy;
 pub(crate) struct Breaker {
     policy: RetryPolicy,
     state: Mutex<State>,
-    watcher: OnceLock<Watcher>,
+    watcher: Mutex<Option<Arc<Watcher>>>,
 }
 
 /// Is told whether the breaker is open now.
-type Watcher = Box<dyn Fn(bool) + Send + Sync>;
+type Watcher = dyn Fn(bool) + Send + Sync;
 
 #[derive(Debug, Default)]
 struct State {
@@ -43,24 +43,34 @@ impl Breaker {
         Breaker {
             policy,
             state: Mutex::default(),
-            watcher: OnceLock::new(),
+            watcher: Mutex::default(),
         }
     }
 
-    /// Who is told when it opens or closes. A second one is not.
-    pub(super) fn watch(&self, watcher: Watcher) {
-        // One is enough, and whoever came first stays.
-        let _ = self.watcher.set(watcher);
+    /// Who is told when it opens or closes, in place of whoever was told before.
+    pub(super) fn watch(&self, watcher: Arc<Watcher>) {
+        *self.watcher.lock().unwrap_or_else(PoisonError::into_inner) = Some(watcher);
     }
 
     fn tell(&self, is_open: bool) {
-        if let Some(watcher) = self.watcher.get() {
+        let watcher = self.watcher.lock();
+        let watcher = watcher.unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(watcher) = watcher {
             watcher(is_open);
         }
     }
 
     /// Asks for leave to send. Whoever gets it reports the outcome.
     pub(super) fn gate(&self) -> Gate {
+        self.answer(true)
+    }
+
+    /// What [`Breaker::gate`] would answer, for whoever only wants to know.
+    pub(super) fn look(&self) -> Gate {
+        self.answer(false)
+    }
+
+    fn answer(&self, is_asked: bool) -> Gate {
         let now = Instant::now();
         let mut state = self.lock();
         if let Some(until) = state.resting_until
@@ -80,7 +90,9 @@ impl Breaker {
         {
             return Gate::Closed(self.policy.breaker_open - (now - since));
         }
-        state.trying_since = Some(now);
+        if is_asked {
+            state.trying_since = Some(now);
+        }
         Gate::Open
     }
 

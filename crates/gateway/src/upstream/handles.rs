@@ -15,6 +15,7 @@ use rand::RngExt;
 use rand::distr::Alphanumeric;
 use tokio::sync::Mutex as AsyncMutex;
 
+use super::pool::Worker;
 use super::route::plan;
 use super::{Shared, Target, UpstreamPrefix};
 use crate::app::{Clock, Store};
@@ -587,9 +588,18 @@ impl Handles {
 }
 
 impl Target {
-    /// Sends a call that is answered at once; the body of a success.
-    pub(super) async fn call(&self, call: HttpCall) -> Result<bytes::Bytes, Failure> {
-        let reply = self.upstream.transport.send(call).await?;
+    /// Sends a call that is answered at once, to where copies with names are; the body of a success.
+    async fn call(&self, call: HttpCall) -> Result<bytes::Bytes, Failure> {
+        self.call_at(self.upstream.pool.only(), call).await
+    }
+
+    /// The same, to a worker.
+    pub(super) async fn call_at(
+        &self,
+        worker: &Worker,
+        call: HttpCall,
+    ) -> Result<bytes::Bytes, Failure> {
+        let reply = worker.transport.send(call).await?;
         let (status, headers) = (reply.status, reply.headers.clone());
         let body = reply.whole().await?;
         if (200..300).contains(&status) {

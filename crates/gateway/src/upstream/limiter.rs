@@ -90,6 +90,11 @@ impl Limiter {
         waiting.count() as u64
     }
 
+    /// Whether one more could be sent now.
+    pub(super) fn has_room(&self) -> bool {
+        self.lock().has_room()
+    }
+
     /// The bound now.
     pub(crate) fn limit(&self) -> u64 {
         self.lock().limit as u64

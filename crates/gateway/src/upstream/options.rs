@@ -16,8 +16,10 @@ pub struct UpstreamOptions {
     pub provider: &'static Provider,
     /// One that the provider speaks.
     pub dialect: UpstreamDialectName,
-    /// Where its API begins, without a slash at the end, placeholders filled in.
+    /// Where its API begins, without a slash at the end, placeholders filled in. Empty where there is a pool.
     pub base_url: String,
+    /// Several servers in place of one base URL.
+    pub pool: Option<PoolOptions>,
     /// Appended to every URL, without `?`; empty: nothing (Azure's `api-version`).
     pub query: String,
     /// Part of what its caches are tied to; AWS signs it.
@@ -52,6 +54,7 @@ impl PartialEq for UpstreamOptions {
             provider,
             dialect,
             base_url,
+            pool,
             query,
             region,
             project,
@@ -69,6 +72,7 @@ impl PartialEq for UpstreamOptions {
             && provider.name == other.provider.name
             && *dialect == other.dialect
             && *base_url == other.base_url
+            && *pool == other.pool
             && *query == other.query
             && *region == other.region
             && *project == other.project
@@ -81,6 +85,107 @@ impl PartialEq for UpstreamOptions {
             && *raw == other.raw
             && *concurrency_max == other.concurrency_max
             && *on_too_small == other.on_too_small
+    }
+}
+
+impl UpstreamOptions {
+    /// Its servers; one with a base URL is called like its host and port.
+    pub(crate) fn workers(&self) -> Vec<WorkerOptions> {
+        match &self.pool {
+            Some(pool) => pool.workers.clone(),
+            None => vec![WorkerOptions::at(&self.base_url)],
+        }
+    }
+
+    /// Whether both are the same but for the servers.
+    pub(super) fn differs_in_pool_only(&self, other: &Self) -> bool {
+        let like = UpstreamOptions {
+            pool: other.pool.clone(),
+            ..self.clone()
+        };
+        self.pool.is_some() && other.pool.is_some() && like == *other
+    }
+}
+
+/// Several servers that answer alike, each with a cache of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PoolOptions {
+    /// Never empty; names are unique.
+    pub workers: Vec<WorkerOptions>,
+    /// How many times its share of the requests under way a worker may have; at least 1.
+    pub load_factor: f64,
+    /// How many a worker may have under way in any case; at least 1.
+    pub load_min: u64,
+    /// How workers are checked.
+    pub health: HealthOptions,
+}
+
+impl PoolOptions {
+    /// These workers with the default for everything else.
+    pub fn new(workers: Vec<WorkerOptions>) -> Self {
+        PoolOptions {
+            workers,
+            load_factor: 1.25,
+            load_min: 1,
+            health: HealthOptions::default(),
+        }
+    }
+}
+
+/// One server of several.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerOptions {
+    /// What metrics and the operator call it.
+    pub name: String,
+    /// Where its API begins, without a slash at the end.
+    pub url: String,
+    /// Its share; positive.
+    pub weight: f64,
+    /// Whether it gets nothing new.
+    pub draining: bool,
+}
+
+impl WorkerOptions {
+    /// The one at this URL, called like its host and port, with the default for everything else.
+    pub fn at(url: &str) -> Self {
+        let parsed = reqwest::Url::parse(url).ok();
+        let name = parsed.as_ref().and_then(|url| {
+            let (host, port) = (url.host_str()?, url.port_or_known_default()?);
+            Some(format!("{host}:{port}"))
+        });
+        WorkerOptions {
+            name: name.unwrap_or_default(),
+            url: url.trim_end_matches('/').to_owned(),
+            weight: 1.0,
+            draining: false,
+        }
+    }
+}
+
+/// How workers are asked whether they are well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HealthOptions {
+    /// The path, from the worker's host on; `None`: the list of models below its URL.
+    pub path: Option<String>,
+    /// From one check to the next.
+    pub interval: Duration,
+    /// For one check.
+    pub timeout: Duration,
+    /// Good checks in a row after which a worker gets requests again.
+    pub healthy_after: u32,
+    /// Bad checks in a row after which it gets none.
+    pub unhealthy_after: u32,
+}
+
+impl Default for HealthOptions {
+    fn default() -> Self {
+        HealthOptions {
+            path: None,
+            interval: Duration::from_secs(5),
+            timeout: Duration::from_secs(2),
+            healthy_after: 1,
+            unhealthy_after: 2,
+        }
     }
 }
 

@@ -1,12 +1,13 @@
 //! A context's prefix on its way to upstreams: rendered once for each, then sent as the same bytes every time.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use holdfast_protocol::upstream::{EncodedPrefix, Markers, PrefixParts};
 use holdfast_protocol::{ApiError, Message};
 
 use super::Target;
 use super::estimate;
+use super::pool::{self, Digest};
 use crate::backend::PrefixContent;
 
 /// Renderings kept; a route with more upstreams renders some of them again.
@@ -20,6 +21,8 @@ type Rendering = (usize, Markers, bool);
 pub(crate) struct UpstreamPrefix {
     content: PrefixContent,
     bytes: usize,
+    /// Made when a fleet is asked for the first time.
+    digest: OnceLock<Digest>,
     encoded: Mutex<Vec<(Rendering, Arc<EncodedPrefix>)>>,
 }
 
@@ -34,8 +37,15 @@ impl UpstreamPrefix {
         UpstreamPrefix {
             content,
             bytes,
+            digest: OnceLock::new(),
             encoded: Mutex::default(),
         }
+    }
+
+    /// Names what it begins with, which all turns of a session and all forks of a context have in common.
+    pub(crate) fn digest(&self) -> &Digest {
+        self.digest
+            .get_or_init(|| pool::digest(&self.content.initial, &self.content.tools))
     }
 
     /// What it is made of.

@@ -14,7 +14,7 @@ use reqwest::header::CONTENT_TYPE;
 use tokio::time::Instant;
 
 use super::billing::{self, Payer};
-use super::limiter::Permit;
+use super::pool::{Leave, Worker};
 use super::transport::Reply;
 use super::{Shared, Target};
 use crate::backend::RawAnswer;
@@ -24,6 +24,8 @@ use crate::ledger::Entry;
 pub(super) struct RawSettlement {
     pub(super) shared: Arc<Shared>,
     pub(super) target: Arc<Target>,
+    /// Which of its upstream's servers answers.
+    pub(super) worker: Arc<Worker>,
     pub(super) path: RawPath,
     /// Whose request it is.
     pub(super) payer: Payer,
@@ -39,7 +41,7 @@ pub(super) struct Passing {
     settlement: Option<RawSettlement>,
     entry: Entry,
     /// Given back with the answer's end.
-    _permit: Permit,
+    _leave: Leave,
 }
 
 impl Passing {
@@ -48,7 +50,7 @@ impl Passing {
         first: Option<Bytes>,
         until: Instant,
         settlement: RawSettlement,
-        permit: Permit,
+        leave: Leave,
     ) -> Self {
         let content_type = reply.headers.get(CONTENT_TYPE);
         let content_type = content_type.and_then(|value| value.to_str().ok());
@@ -59,7 +61,7 @@ impl Passing {
             until,
             entry: settlement.payer.entry.clone(),
             settlement: Some(settlement),
-            _permit: permit,
+            _leave: leave,
         }
     }
 
@@ -109,7 +111,7 @@ impl Passing {
     fn broken(&mut self, failure: &Failure) -> ApiError {
         if let Some(settlement) = &self.settlement {
             let target = &settlement.target;
-            target.upstream.breaker.failed(failure);
+            settlement.worker.breaker.failed(failure);
             tracing::warn!(
                 upstream = target.name(),
                 failure = failure.kind.as_str(),
@@ -128,6 +130,7 @@ impl Passing {
         let Some(RawSettlement {
             shared,
             target,
+            worker: _,
             path,
             payer,
         }) = self.settlement.take()

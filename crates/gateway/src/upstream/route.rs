@@ -30,7 +30,7 @@ use rand::RngExt;
 
 use super::answer::{Attempt, Running, Settlement, whole_decoder};
 use super::billing::Payer;
-use super::breaker::Gate;
+use super::pool::{Seat, Worker};
 use super::prefix::UpstreamPrefix;
 use super::warmth::UseKind;
 use super::{Shared, Target};
@@ -40,7 +40,7 @@ use crate::backend::{
 };
 use crate::ledger::Entry;
 use plan::Plan;
-use turns::permit;
+use turns::leave;
 
 /// A provider may count fewer tokens than the estimate; a prefix is called too small only when it is so by this share.
 const TOO_SMALL_PERCENT: u64 = 75;
@@ -101,6 +101,11 @@ impl RouteBackend {
         if let Some(at) = order
             .iter()
             .position(|target| Some(target.place.as_str()) == home)
+            .or_else(|| {
+                order
+                    .iter()
+                    .position(|target| home.is_some_and(|home| target.is_home(home)))
+            })
         {
             let target = order.remove(at);
             order.insert(0, target);
@@ -139,18 +144,20 @@ impl RouteBackend {
         target: &Arc<Target>,
         work: &ChatWork,
         home: Option<&str>,
+        seat: Arc<Seat>,
     ) -> Result<Answer, Refusal> {
-        let timeouts = target.upstream.transport.timeouts();
-        let permit = permit(target).await?;
-        let mut plan = Plan::new(&self.shared, target, work, home).await?;
+        let timeouts = target.upstream.options.timeouts;
+        let worker = &seat.worker;
+        let leave = leave(target, &seat).await?;
+        let mut plan = Plan::new(&self.shared, target, worker, work, home).await?;
         let started = Instant::now();
         let started_at = (self.shared.clock)();
         let total_until = tokio::time::Instant::now() + timeouts.total;
         let mut rebuilds_left = REBUILDS_MAX;
         let (mut running, attempt) = loop {
-            let settlement = self.settlement(target, work, &plan, started_at);
+            let settlement = self.settlement(target, worker, work, &plan, started_at);
             let failure = match self
-                .start(target, work, &plan, settlement, total_until)
+                .start(target, worker, work, &plan, settlement, total_until)
                 .await
             {
                 Ok(begun) => break begun,
@@ -182,16 +189,22 @@ impl RouteBackend {
         };
         if let (Some(prefix), Some(part)) = (&plan.prefix, &work.prefix) {
             let context = &part.context;
-            self.shared
-                .warmth
-                .refreshed(context, target, prefix, started_at, UseKind::Chat);
-            self.shared.warmth.settle(&context.id, &target.place);
+            self.shared.warmth.refreshed(
+                context,
+                target,
+                worker,
+                prefix,
+                started_at,
+                UseKind::Chat,
+            );
+            let place = target.place_at(worker);
+            self.shared.warmth.settle(&context.id, &place);
         }
         // Others may follow now: the entry can be read once the answer has begun.
         drop(plan);
         self.shared.events.upstream_began(target, started.elapsed());
         let first_token_ms = u64::try_from(started.elapsed().as_millis()).ok();
-        let receipt = attempt.begin(&mut running, first_token_ms, permit);
+        let receipt = attempt.begin(&mut running, first_token_ms, leave);
         Ok(Answer {
             receipt,
             usage: running.usage_so_far().map_or_else(
@@ -214,6 +227,7 @@ impl RouteBackend {
     fn settlement(
         &self,
         target: &Arc<Target>,
+        worker: &Arc<Worker>,
         work: &ChatWork,
         plan: &Plan,
         started_at: UnixMillis,
@@ -222,6 +236,7 @@ impl RouteBackend {
         Settlement {
             shared: Arc::clone(&self.shared),
             target: Arc::clone(target),
+            worker: Arc::clone(worker),
             payer: Payer {
                 entry: work.entry.clone(),
                 project: work.project.clone(),
@@ -244,6 +259,7 @@ impl RouteBackend {
     async fn start(
         &self,
         target: &Target,
+        worker: &Worker,
         work: &ChatWork,
         plan: &Plan,
         settlement: Settlement,
@@ -258,7 +274,7 @@ impl RouteBackend {
         let attempt = Attempt::new(settlement);
         let mut has_head = false;
         let begun = async {
-            let reply = self.send(target, call).await?;
+            let reply = self.send(target, worker, call).await?;
             has_head = true;
             let rules = target.rules_for(plan.tier_seconds);
             let is_whole = original.is_some() && !work.composed.request.stream;
@@ -274,7 +290,7 @@ impl RouteBackend {
             running.first().await?;
             Ok(running)
         };
-        let wait = target.upstream.transport.timeouts().first_byte;
+        let wait = target.upstream.options.timeouts.first_byte;
         let begun = tokio::time::timeout(wait, begun).await.unwrap_or_else(|_| {
             Err(Failure::new(
                 FailureKind::Timeout,
@@ -355,9 +371,10 @@ impl RouteBackend {
     async fn send(
         &self,
         target: &Target,
+        worker: &Worker,
         call: holdfast_protocol::upstream::HttpCall,
     ) -> Result<super::transport::Reply, Failure> {
-        let reply = target.upstream.transport.send(call).await?;
+        let reply = worker.transport.send(call).await?;
         if (200..300).contains(&reply.status) {
             return Ok(reply);
         }
@@ -433,9 +450,16 @@ impl Backend for RouteBackend {
                 Warm::Eager => cache.caching == Caching::Handle || cache.is_eager,
                 Warm::Prewarm => true,
             };
-            if !is_eager || target.upstream.breaker.gate() != Gate::Open {
+            if !is_eager {
                 return Ok(held);
             }
+            let is_fleet = target.upstream.pool.is_fleet;
+            let digest = is_fleet.then(|| upstream_prefix.digest());
+            let key = self.key(target, &context.project, digest);
+            let Ok((seat, _)) = target.upstream.pool.seat(&key, &[]) else {
+                return Ok(held);
+            };
+            let worker = &seat.worker;
             let costs: Vec<_> = target
                 .price(&self.shared)
                 .map(|price| price.most_for_copy(prefix.tokens, context.ttl_seconds))
@@ -446,6 +470,7 @@ impl Backend for RouteBackend {
             match plan::hold(
                 &self.shared,
                 target,
+                worker,
                 context,
                 upstream_prefix,
                 UseKind::Create,
@@ -454,13 +479,14 @@ impl Backend for RouteBackend {
             .await
             {
                 Ok(tokens) => {
-                    target.upstream.breaker.succeeded();
-                    self.shared.warmth.settle(&context.id, &target.place);
+                    worker.breaker.succeeded();
+                    let place = target.place_at(worker);
+                    self.shared.warmth.settle(&context.id, &place);
                     held.tokens = tokens;
                     return Ok(held);
                 }
                 Err(failure) => {
-                    target.upstream.breaker.failed(&failure);
+                    worker.breaker.failed(&failure);
                     match failure.kind {
                         FailureKind::PrefixTooSmall if self.accepts_small(target, context) => {
                             return Ok(held);
@@ -577,8 +603,9 @@ impl Backend for RouteBackend {
             None => None,
         };
         let order = self.order(home.as_deref());
-        self.in_turn(order, |target| {
-            Box::pin(self.attempt(target, &work, home.as_deref()))
+        let digest = self.beginning(&work);
+        self.in_turn(order, &work.project, digest.as_ref(), |target, seat| {
+            Box::pin(self.attempt(target, &work, home.as_deref(), seat))
         })
         .await
     }

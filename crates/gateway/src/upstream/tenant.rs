@@ -38,6 +38,11 @@ impl Tenants {
         format!("hf-{}", HEXLOWER.encode(&hash[..16]))
     }
 
+    /// Of a project, from which it follows which worker of a fleet has what: 32 bytes.
+    pub(crate) fn fleet_key(&self, project: &str) -> [u8; 32] {
+        self.hash(&["fleet", project])
+    }
+
     /// The line that stands before a context's first text where a provider has no field for this.
     pub(crate) fn line(&self, project: &str) -> String {
         let hash = self.hash(&["line", project]);

@@ -1,6 +1,7 @@
 //! HTTP to one upstream: connections are kept, everything has a time and a size.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -20,13 +21,14 @@ const WHOLE_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Idle connections kept, per upstream.
 const IDLE_CONNECTIONS_MAX: usize = 256;
 
-/// Sends calls to one upstream.
+/// Sends calls to one server of an upstream.
+#[derive(Clone)]
 pub(crate) struct Transport {
     client: reqwest::Client,
     base_url: String,
     query: String,
     headers: HeaderMap,
-    authorizer: Authorizer,
+    authorizer: Arc<Authorizer>,
     timeouts: Timeouts,
 }
 
@@ -59,7 +61,7 @@ impl Transport {
             headers.insert(name, value);
         }
         Ok(Transport {
-            authorizer: Authorizer::new(options, client.clone(), clock)?,
+            authorizer: Arc::new(Authorizer::new(options, client.clone(), clock)?),
             client,
             base_url: options.base_url.trim_end_matches('/').to_owned(),
             query: options.query.clone(),
@@ -68,9 +70,30 @@ impl Transport {
         })
     }
 
-    /// The times this upstream may take.
-    pub(super) fn timeouts(&self) -> Timeouts {
-        self.timeouts
+    /// The same for another server.
+    #[must_use]
+    pub(super) fn at(&self, url: &str) -> Self {
+        Transport {
+            base_url: url.trim_end_matches('/').to_owned(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether the server answers a request for `url`, which is its own, with success within `wait`.
+    pub(super) async fn is_well(&self, url: &str, wait: Duration) -> bool {
+        let Ok(url) = reqwest::Url::parse(url) else {
+            return false;
+        };
+        let asked = async {
+            let (method, mut headers) = (reqwest::Method::GET, self.headers.clone());
+            self.authorizer
+                .authorize(&method, &url, &mut headers, &[])
+                .await?;
+            let request = self.client.request(method, url).headers(headers);
+            request.send().await.map_err(|error| connection(&error))
+        };
+        let answered = tokio::time::timeout(wait, asked).await;
+        answered.is_ok_and(|reply| reply.is_ok_and(|reply| reply.status().is_success()))
     }
 
     /// Sends a call and waits for the head of the answer.

@@ -13,6 +13,8 @@ use holdfast_protocol::provider::{Caching, Prewarm};
 use holdfast_protocol::{ContextId, UnixMillis};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
+use super::account::{is_at_worker, is_within};
+use super::pool::Worker;
 use super::{Target, UpstreamPrefix};
 
 /// For how long an entry counts as written where the provider names no lifetime, seconds.
@@ -51,6 +53,8 @@ struct Entry {
 #[derive(Clone)]
 pub(super) struct Kept {
     pub(super) context: Context,
+    /// Where the copy is: at this worker of the target.
+    pub(super) worker: String,
     pub(super) prefix: Arc<UpstreamPrefix>,
     /// Pings since the context was last used.
     pub(super) pings: u32,
@@ -138,11 +142,12 @@ impl Warmth {
         }
     }
 
-    /// A request that writes or reads the context's entry at `target` began at `started_at`.
+    /// A request that writes or reads the context's entry at a worker of `target` began at `started_at`.
     pub(super) fn refreshed(
         &self,
         context: &Context,
         target: &Arc<Target>,
+        worker: &Worker,
         prefix: &Arc<UpstreamPrefix>,
         started_at: UnixMillis,
         use_kind: UseKind,
@@ -150,7 +155,7 @@ impl Warmth {
         let lifetime_ms = lifetime_ms(context, target);
         let mut entries = self.lock();
         let entry = entries
-            .entry((context.id.clone(), target.place.clone()))
+            .entry((context.id.clone(), target.place_at(worker)))
             .or_default();
         let pings = match use_kind {
             UseKind::Chat => {
@@ -172,6 +177,7 @@ impl Warmth {
         if can_ping && context.policy.keep_warm != KeepWarm::Off {
             entry.kept = Some(Kept {
                 context: context.clone(),
+                worker: worker.name.clone(),
                 prefix: Arc::clone(prefix),
                 pings,
                 refreshed_at: started_at,
@@ -202,11 +208,20 @@ impl Warmth {
         entry.last_answer.clone()
     }
 
-    /// Those at `place` whose lifetime is about to end.
+    /// A worker has failed, and may have lost all that it had.
+    pub(super) fn worker_lost(&self, upstream: &str, worker: &str) {
+        for ((_, place), entry) in self.lock().iter_mut() {
+            if is_at_worker(place, upstream, worker) {
+                entry.written_until = None;
+            }
+        }
+    }
+
+    /// Those at `place`, at whichever worker, whose lifetime is about to end.
     pub(super) fn due(&self, place: &str, now: UnixMillis) -> Vec<Kept> {
         self.lock()
             .iter()
-            .filter(|((_, at), _)| at == place)
+            .filter(|((_, at), _)| is_within(at, place))
             .filter_map(|(_, entry)| entry.kept.as_ref())
             .filter(|kept| {
                 let before_ms = PING_BEFORE_MS.min(kept.lifetime_ms / 4);

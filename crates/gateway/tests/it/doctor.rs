@@ -65,3 +65,38 @@ async fn health_is_told_by_the_exit_code() {
     let output = Process::run_alone(&folder(), &text, &nowhere).await;
     assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
+
+#[tokio::test]
+async fn each_worker_of_a_fleet_is_asked_and_one_without_its_health_path_is_told() {
+    let (well, unwell) = (
+        Emulator::start(Compatible::vllm()).await,
+        Emulator::start(Compatible::openai_compatible()).await,
+    );
+    let text = format!(
+        "[[upstreams]]\nname = \"u\"\nprovider = \"vllm\"\napi_key = \"file:key\"\n\
+         workers = [\n{{ name = \"well\", url = \"{}/v1\" }},\n{{ name = \"unwell\", url = \"{}/v1\" }},\n\
+         {{ name = \"gone\", url = \"http://127.0.0.1:9/v1\" }},\n]\n\
+         [[models]]\nname = \"m\"\nroute = [\"u\"]\nwindow_tokens = 100000\n",
+        well.url, unwell.url
+    );
+    let output = Process::run_alone(&folder(), &text, &["doctor", "--json"]).await;
+    let checks: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let told = |worker: &str| {
+        let worker = format!("worker {worker}:");
+        let mut checks = checks.iter();
+        let check = checks.find(|check| check["detail"].as_str().unwrap().contains(&worker));
+        let check = check.unwrap_or_else(|| panic!("{worker} {output:?}"));
+        (
+            check["verdict"].as_str().unwrap().to_owned(),
+            check["detail"].as_str().unwrap().to_owned(),
+        )
+    };
+    assert_eq!(told("well").0, "ok");
+    let (verdict, detail) = told("unwell");
+    assert_eq!(verdict, "fail");
+    assert!(detail.contains("/health that it is well"), "{detail}");
+    let (verdict, detail) = told("gone");
+    assert_eq!(verdict, "fail");
+    assert!(detail.contains("can't be reached"), "{detail}");
+    assert!(!output.status.success());
+}

@@ -10,7 +10,7 @@ use axum::extract::{OriginalUri, State};
 use axum::http::HeaderMap;
 use holdfast_emulators::families::compatible::Compatible;
 use holdfast_emulators::{Emulator, Fault};
-use holdfast_testkit::{TestClient, TestGateway, upstream};
+use holdfast_testkit::{TestClient, TestGateway, fleet, upstream};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value as Any;
@@ -277,9 +277,12 @@ async fn metrics() -> String {
         options.retry.retries_max = 1;
         options
     };
+    let worker = format!("{}/v1", second.url);
     let gateway = TestGateway::builder()
         .upstream(options("first", &first))
         .upstream(options("second", &second))
+        .upstream(fleet("vllm", [worker.as_str()], "key-1"))
+        .route("fleet", &[("vllm", "model")])
         .route(
             "m",
             &[
@@ -296,8 +299,10 @@ async fn metrics() -> String {
     for _ in 0..2 {
         first.faults().next(Fault::Status(500, None));
     }
-    let body = json!({"model": "m", "messages": [say("user", "hi")]});
-    client.post("/v1/chat/completions", &body).await.ok();
+    for model in ["m", "fleet"] {
+        let body = json!({"model": model, "messages": [say("user", "hi")]});
+        client.post("/v1/chat/completions", &body).await.ok();
+    }
     client
         .post("/admin/v1/config/reload", &json!({}))
         .await
@@ -334,12 +339,13 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 /// Metrics that a gateway on upstreams and a toy engine does not show.
-const RARE: [&str; 5] = [
+const RARE: [&str; 6] = [
     "holdfast_admission_refused_total",
     "holdfast_budget_refusals_total",
     "holdfast_budget_warnings_total",
     "holdfast_upstream_handles_made_total",
     "holdfast_upstream_pings_total",
+    "holdfast_upstream_worker_requests_moved_total",
 ];
 
 #[tokio::test]
@@ -408,7 +414,7 @@ async fn money_retries_and_fallbacks_are_counted() {
         1.0
     );
     let ok = "holdfast_requests_total{surface=\"openai\",outcome=\"ok\"}";
-    assert_eq!(value(ok), 3.0);
+    assert_eq!(value(ok), 4.0);
     let failed = "holdfast_requests_total{surface=\"admin\",outcome=\"client_error\"}";
     assert_eq!(value(failed), 1.0);
 }

@@ -6,6 +6,7 @@ mod bill;
 mod diagnostics;
 mod every_provider;
 mod failures;
+mod fleets;
 mod handles;
 mod keep_warm;
 mod ledger;

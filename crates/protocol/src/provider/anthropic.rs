@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://api.anthropic.com"),
     auth: AuthScheme::Header("x-api-key"),
     raw: &[],
+    worker_health: None,
     rules,
 };
 

@@ -14,5 +14,6 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://ark.cn-beijing.volces.com/api/v3"),
     auth: AuthScheme::Bearer,
     raw: &[RawPath::Embeddings, RawPath::ImageGenerations],
+    worker_health: None,
     rules: families::ark,
 };

@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     auth: AuthScheme::Header("api-key"),
     // Those of audio are a preview there [?].
     raw: RawPath::ALL,
+    worker_health: None,
     rules,
 };
 

@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
     auth: AuthScheme::Aws("bedrock"),
     raw: &[],
+    worker_health: None,
     rules,
 };
 

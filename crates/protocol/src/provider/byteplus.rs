@@ -14,5 +14,6 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://ark.ap-southeast.bytepluses.com/api/v3"),
     auth: AuthScheme::Bearer,
     raw: &[RawPath::Embeddings, RawPath::ImageGenerations],
+    worker_health: None,
     rules: families::ark,
 };

@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     auth: AuthScheme::Bearer,
     // Text completions are under another base URL (`/beta`).
     raw: &[],
+    worker_health: None,
     rules,
 };
 

@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     auth: AuthScheme::Bearer,
     // Images have paths of their own there, one for each model.
     raw: &[RawPath::Embeddings, RawPath::Completions],
+    worker_health: None,
     rules,
 };
 

@@ -12,6 +12,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
     auth: AuthScheme::Google,
     raw: &[],
+    worker_health: None,
     rules,
 };
 

@@ -17,6 +17,7 @@ pub(super) const PROVIDER: Provider = Provider {
         RawPath::AudioTranscriptions,
         RawPath::AudioTranslations,
     ],
+    worker_health: None,
     rules,
 };
 

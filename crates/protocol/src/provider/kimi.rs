@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://api.moonshot.ai/v1"),
     auth: AuthScheme::Bearer,
     raw: &[],
+    worker_health: None,
     rules,
 };
 

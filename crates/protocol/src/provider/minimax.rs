@@ -15,6 +15,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://api.minimax.io/anthropic"),
     auth: AuthScheme::Bearer,
     raw: &[],
+    worker_health: None,
     rules,
 };
 

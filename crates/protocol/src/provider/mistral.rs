@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://api.mistral.ai/v1"),
     auth: AuthScheme::Bearer,
     raw: &[RawPath::Embeddings, RawPath::AudioTranscriptions],
+    worker_health: None,
     rules,
 };
 

@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://api.openai.com/v1"),
     auth: AuthScheme::Bearer,
     raw: RawPath::ALL,
+    worker_health: None,
     rules,
 };
 

@@ -1,6 +1,9 @@
 //! Any other server that speaks OpenAI Chat Completions.
 
-use super::{AuthScheme, CacheRules, ModelRules, Provider, Quirks, RawPath, UpstreamDialectName};
+use super::{
+    AuthScheme, CacheRules, ModelRules, Provider, Quirks, RawPath, UpstreamDialectName,
+    WorkerHealth,
+};
 
 pub(super) const PROVIDER: Provider = Provider {
     name: "openai-compatible",
@@ -11,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     auth: AuthScheme::Optional,
     // Which ones such a server really has it will say itself.
     raw: RawPath::ALL,
+    worker_health: Some(WorkerHealth::Models),
     rules,
 };
 

@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://openrouter.ai/api/v1"),
     auth: AuthScheme::Bearer,
     raw: &[RawPath::Embeddings, RawPath::Completions],
+    worker_health: None,
     rules,
 };
 

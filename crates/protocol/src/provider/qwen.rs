@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: Some("https://dashscope.aliyuncs.com/compatible-mode/v1"),
     auth: AuthScheme::Bearer,
     raw: &[RawPath::Embeddings],
+    worker_health: None,
     rules,
 };
 

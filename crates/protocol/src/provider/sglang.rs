@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    ReasoningControl, RequestField, UpstreamDialectName, reasoning,
+    ReasoningControl, RequestField, UpstreamDialectName, WorkerHealth, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -13,6 +13,7 @@ pub(super) const PROVIDER: Provider = Provider {
     base_url: None,
     auth: AuthScheme::Optional,
     raw: &[RawPath::Embeddings, RawPath::Completions],
+    worker_health: Some(WorkerHealth::Root("/health")),
     rules,
 };
 

@@ -21,6 +21,7 @@ pub(super) const PROVIDER: Provider = Provider {
         RawPath::AudioTranscriptions,
         RawPath::AudioTranslations,
     ],
+    worker_health: None,
     rules,
 };
 

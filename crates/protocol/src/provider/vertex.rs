@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     ),
     auth: AuthScheme::Google,
     raw: &[],
+    worker_health: None,
     rules,
 };
 

@@ -2,7 +2,7 @@
 
 use super::{
     AuthScheme, CacheRules, Caching, ModelRules, Prewarm, Provider, Quirks, RawPath,
-    ReasoningControl, RequestField, UpstreamDialectName, reasoning,
+    ReasoningControl, RequestField, UpstreamDialectName, WorkerHealth, reasoning,
 };
 
 pub(super) const PROVIDER: Provider = Provider {
@@ -18,6 +18,7 @@ pub(super) const PROVIDER: Provider = Provider {
         RawPath::AudioTranscriptions,
         RawPath::AudioTranslations,
     ],
+    worker_health: Some(WorkerHealth::Root("/health")),
     rules,
 };
 

@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     auth: AuthScheme::Bearer,
     // Edits take JSON alone, no forms.
     raw: &[RawPath::ImageGenerations, RawPath::ImageEdits],
+    worker_health: None,
     rules,
 };
 

@@ -14,6 +14,7 @@ pub(super) const PROVIDER: Provider = Provider {
     auth: AuthScheme::Bearer,
     // Those of audio are not known for sure to take the same bodies [?].
     raw: &[RawPath::Embeddings, RawPath::ImageGenerations],
+    worker_health: None,
     rules,
 };
 

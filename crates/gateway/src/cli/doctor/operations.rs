@@ -12,7 +12,7 @@ use crate::app::UpstreamOptions;
 use crate::cli::output::size;
 use crate::config::Config;
 use crate::serve::CERTIFICATE_WARN_SECONDS;
-use crate::upstream::{Probe, probe};
+use crate::upstream::{Probe, Probed, probe};
 
 /// Tokens that are signed with the time are refused beyond this by some providers.
 const SKEW_MAX: SignedDuration = SignedDuration::from_secs(60);
@@ -26,19 +26,29 @@ const DAY_SECONDS: i64 = 86_400;
 pub(super) async fn upstreams(config: &Config, checks: &mut Vec<Check>) {
     let probes = join_all(config.upstreams.iter().map(probe)).await;
     let mut clocks = Vec::new();
-    for (upstream, (probed, clock)) in config.upstreams.iter().zip(probes) {
-        checks.push(upstream_check(upstream, &probed));
-        clocks.extend(clock.map(|clock| (upstream.name.as_str(), clock)));
+    for (upstream, probes) in config.upstreams.iter().zip(probes) {
+        for probed in probes {
+            checks.push(upstream_check(upstream, &probed));
+            clocks.extend(probed.clock.map(|clock| (upstream.name.as_str(), clock)));
+        }
     }
     checks.push(clock_check(&clocks, Timestamp::now()));
 }
 
-fn upstream_check(upstream: &UpstreamOptions, probed: &Probe) -> Check {
-    let what = format!(
-        "{}: {} at {}",
-        upstream.name, upstream.provider.title, upstream.base_url
-    );
-    match probed {
+fn upstream_check(upstream: &UpstreamOptions, probed: &Probed) -> Check {
+    let (name, title) = (&upstream.name, upstream.provider.title);
+    let what = match &probed.worker {
+        Some(worker) => format!("{name}, worker {worker}: {title} at {}", probed.url),
+        None => format!("{name}: {title} at {}", probed.url),
+    };
+    if let Some(url) = &probed.unwell_at {
+        return Check::fail(
+            "upstream",
+            format!("{what} answers, but does not say at {url} that it is well"),
+            "it would get no requests; check `pool.health_path` of this upstream",
+        );
+    }
+    match &probed.probe {
         Probe::Accepted => Check::ok("upstream", format!("{what} answers and takes the key")),
         Probe::Answers(status) => Check::ok(
             "upstream",
@@ -54,7 +64,7 @@ fn upstream_check(upstream: &UpstreamOptions, probed: &Probe) -> Check {
         Probe::Unreachable(why) => Check::fail(
             "upstream",
             format!("{what}: {why}"),
-            "check `base_url`, the network and the proxy's variables (HTTPS_PROXY)",
+            "check the URL, the network and the proxy's variables (HTTPS_PROXY)",
         ),
     }
 }

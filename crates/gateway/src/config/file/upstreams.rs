@@ -28,6 +28,10 @@ pub(in crate::config) struct UpstreamTable {
     pub(in crate::config) dialect: Option<Located<String>>,
     /// Where its API begins; may contain `{region}`, `{project}` and `{resource}`. Default: the provider's own.
     pub(in crate::config) base_url: Option<Located<String>>,
+    /// Several servers of your own that answer alike, in place of `base_url`; a context stays with one of them.
+    pub(in crate::config) workers: Option<Located<Vec<WorkerTable>>>,
+    /// How workers are checked and how evenly they are used.
+    pub(in crate::config) pool: Option<Located<PoolTable>>,
     /// Where it runs, such as `europe-west4` or `us-east-1`. Caches do not leave their region.
     pub(in crate::config) region: Option<Located<String>>,
     /// Google Cloud project.
@@ -79,6 +83,43 @@ pub(in crate::config) struct UpstreamTable {
     pub(in crate::config) endpoints: Option<Located<Vec<Located<EndpointWord>>>>,
     /// What replaces the provider's caching rules, should they have changed. Default: nothing.
     pub(in crate::config) cache: Option<CacheTable>,
+}
+
+/// One of several servers of an upstream.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(extend("required" = ["url"]))]
+pub(in crate::config) struct WorkerTable {
+    /// Where its API begins, such as `http://10.0.0.1:8000/v1`.
+    #[schemars(required)]
+    pub(in crate::config) url: Option<Located<String>>,
+    /// What metrics and the operator call it; which contexts it gets depends on it. Default: host and port.
+    pub(in crate::config) name: Option<Located<String>>,
+    /// Its share, against the others. Default: 1.
+    pub(in crate::config) weight: Option<Located<f64>>,
+    /// Whether it gets nothing new, while what runs there finishes. Default: false.
+    pub(in crate::config) draining: Option<Located<bool>>,
+}
+
+/// How the workers of an upstream are checked, and how evenly they are used.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct PoolTable {
+    /// How many times its share of the requests under way a worker may have before the next one is asked, 1 to 100.
+    /// Default: 1.25.
+    pub(in crate::config) load_factor: Option<Located<f64>>,
+    /// How many requests a worker may have under way in any case, however few the others have. Default: 1.
+    pub(in crate::config) load_min: Option<Located<u64>>,
+    /// Where workers say that they are well: a path from the host on, such as `/healthz`. Default: by provider.
+    pub(in crate::config) health_path: Option<Located<String>>,
+    /// From one check of a worker to the next, milliseconds. Default: 5000.
+    pub(in crate::config) health_interval_ms: Option<Located<u64>>,
+    /// For one check, milliseconds. Default: 2000.
+    pub(in crate::config) health_timeout_ms: Option<Located<u64>>,
+    /// Good checks in a row after which a worker gets requests again. Default: 1.
+    pub(in crate::config) healthy_after: Option<Located<u32>>,
+    /// Bad checks in a row after which a worker gets none. Default: 2.
+    pub(in crate::config) unhealthy_after: Option<Located<u32>>,
 }
 
 /// What replaces a provider's caching rules, for all models of this upstream.

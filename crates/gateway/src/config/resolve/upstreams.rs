@@ -16,6 +16,7 @@ use super::super::file::{
 use super::super::problems::Problems;
 use super::Scope;
 use super::credentials::credentials;
+use super::pool;
 use super::values::{Names, did_you_mean, number, optional, referred, size};
 use crate::app::{CacheOverrides, Isolation, RetryPolicy, Timeouts, UpstreamOptions};
 
@@ -110,8 +111,13 @@ fn upstream(
 ) -> UpstreamOptions {
     let dialect = dialect(table, provider, problems);
     let places = Places::of(table, problems);
+    let pool = pool::pool(table, provider, problems);
     UpstreamOptions {
-        base_url: base_url(table, provider, dialect, &places, problems),
+        base_url: match table.workers {
+            Some(_) => String::new(),
+            None => base_url(table, provider, dialect, &places, problems),
+        },
+        pool,
         query: api_version(table, problems),
         credentials: credentials(table, provider, scope, problems),
         headers: headers(&table.headers, scope, problems),
@@ -491,7 +497,7 @@ fn retry(table: &UpstreamTable, problems: &mut Problems) -> RetryPolicy {
     }
 }
 
-fn milliseconds(
+pub(super) fn milliseconds(
     value: &Option<Located<u64>>,
     key: &str,
     max: u64,

@@ -33,6 +33,7 @@ impl Names {
         let signs: &[u8] = match what {
             "engine" => b"-_",
             "upstream" => b"-_.",
+            "worker" => b"-_.:",
             _ => b"-_.:/@+",
         };
         let sound = (1..=128).contains(&text.len())
@@ -46,7 +47,9 @@ impl Names {
                 .collect();
             problems.add_with_help(
                 Some(span),
-                format!("`{text}` is no name for an {what}").replace("an model", "a model"),
+                format!("`{text}` is no name for an {what}")
+                    .replace("an model", "a model")
+                    .replace("an worker", "a worker"),
                 format!("use 1 to 128 letters, digits and {}", signs.join(" ")),
             );
         } else if !self.free(text, Some(span.clone())) {

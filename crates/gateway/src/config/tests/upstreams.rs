@@ -27,7 +27,7 @@ pub(super) fn parse(text: &str) -> Result<Config, ConfigErrors> {
 
 /// The one upstream of a configuration, with these settings.
 #[track_caller]
-fn upstream(settings: &str) -> UpstreamOptions {
+pub(super) fn upstream(settings: &str) -> UpstreamOptions {
     let config = parse(&format!("[[upstreams]]\nname = \"u\"\n{settings}"))
         .unwrap_or_else(|errors| panic!("{errors}"));
     config.upstreams.into_iter().next().unwrap()
@@ -48,7 +48,7 @@ fn problems(settings: &str) -> Vec<(usize, String)> {
 }
 
 #[track_caller]
-fn check_problem(settings: &str, line: usize, message: &str) {
+pub(super) fn check_problem(settings: &str, line: usize, message: &str) {
     let found = problems(settings);
     let [(at, shown)] = found.as_slice() else {
         panic!("{found:?}")
@@ -594,6 +594,8 @@ fn the_document_has_every_key_provider_and_dialect() {
         keys::<file::ModelTable>(),
         keys::<file::UpstreamTable>(),
         keys::<file::CacheTable>(),
+        keys::<file::PoolTable>(),
+        keys::<file::WorkerTable>(),
         keys::<file::RouteTable>(),
         keys::<file::CatalogTable>(),
     ]

@@ -59,7 +59,9 @@ async fn a_panic_in_a_handler_is_answered_and_counted_and_does_not_tell_what_it_
     assert!(!String::from_utf8_lossy(&body).contains("secret words"));
     let body: Value = serde_json::from_slice(&body).unwrap();
     assert!(body["error"]["message"].is_string());
-    let metrics = app.events.encode(&app.models, &app.admission);
+    let metrics = app
+        .events
+        .encode(&app.models, &app.upstreams, &app.admission);
     assert!(metrics.contains("holdfast_panics_total 1"));
     assert!(metrics.contains("holdfast_http_requests_in_flight 0"));
 }

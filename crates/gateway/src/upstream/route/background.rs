@@ -166,6 +166,12 @@ async fn keep_warm(shared: &Arc<Shared>, target: &Arc<Target>) {
 
 async fn keep_one_warm(shared: &Arc<Shared>, target: &Arc<Target>, kept: Kept, now: UnixMillis) {
     let context = &kept.context;
+    let place = target.place_of(&kept.worker);
+    let Some(seat) = target.upstream.pool.seat_at(&kept.worker) else {
+        // Its next use will be elsewhere.
+        shared.warmth.let_go(&context.id, &place);
+        return;
+    };
     let is_needed = match shared.store.get(&context.project, &context.id, now).await {
         // A copy that outlives its context needs nothing.
         Ok(stored) => stored.expires_at > kept.refreshed_at + kept.lifetime_ms,
@@ -176,12 +182,13 @@ async fn keep_one_warm(shared: &Arc<Shared>, target: &Arc<Target>, kept: Kept, n
         }
     };
     if !is_needed || !pays(shared, target, &kept, now) {
-        shared.warmth.let_go(&context.id, &target.place);
+        shared.warmth.let_go(&context.id, &place);
         return;
     }
     match plan::hold(
         shared,
         target,
+        &seat.worker,
         context,
         &kept.prefix,
         UseKind::Ping,
@@ -191,7 +198,7 @@ async fn keep_one_warm(shared: &Arc<Shared>, target: &Arc<Target>, kept: Kept, n
     {
         Ok(_) => shared.events.pinged(target),
         Err(failure) => {
-            shared.warmth.let_go(&context.id, &target.place);
+            shared.warmth.let_go(&context.id, &place);
             tracing::info!(
                 upstream = target.name(),
                 failure = failure.kind.as_str(),

@@ -22,6 +22,7 @@ use crate::upstream::accounts::trillionths;
 use crate::upstream::answer::Sent;
 use crate::upstream::billing;
 use crate::upstream::handles::Ensured;
+use crate::upstream::pool::Worker;
 use crate::upstream::warmth::{Standing, UseKind};
 use crate::upstream::{Isolation, Shared, Target, UpstreamPrefix};
 
@@ -56,6 +57,7 @@ impl Plan {
     pub(super) async fn new(
         shared: &Arc<Shared>,
         target: &Arc<Target>,
+        worker: &Worker,
         work: &ChatWork,
         home: Option<&str>,
     ) -> Result<Self, Refusal> {
@@ -85,7 +87,8 @@ impl Plan {
             unsealed: None,
             first: None,
         };
-        plan.prepare(shared, target, work, home, tenant).await?;
+        plan.prepare(shared, target, worker, work, home, tenant)
+            .await?;
         let refuses_seals = target.learnt.refuses_seals_until.load(Ordering::Relaxed);
         if (shared.clock)() < refuses_seals && plan.can_unseal(target, work) {
             plan.unseal(shared, target, work)?;
@@ -98,6 +101,7 @@ impl Plan {
         &mut self,
         shared: &Arc<Shared>,
         target: &Arc<Target>,
+        worker: &Worker,
         work: &ChatWork,
         home: Option<&str>,
         tenant: &str,
@@ -121,7 +125,8 @@ impl Plan {
         self.tier_seconds = target.rules.cache.tier_for(context.ttl_seconds);
         self.history_seconds = markers(target, context, &prefix).history_seconds;
         self.prefix = Some(Arc::clone(&prefix));
-        let failover = home.is_some_and(|home| home != target.place);
+        let place = target.place_at(worker);
+        let failover = home.is_some_and(|home| home != place);
         match target.rules.cache.caching {
             Caching::Handle => {
                 self.use_handle(shared, target, work, context, &prefix, failover)
@@ -135,7 +140,7 @@ impl Plan {
             Caching::Breakpoint | Caching::Automatic => {
                 let now = (shared.clock)();
                 let (cold_because, first) =
-                    match shared.warmth.enter(&context.id, &target.place, now).await {
+                    match shared.warmth.enter(&context.id, &place, now).await {
                         Standing::Warm { is_used: true } => (None, None),
                         // Made with the context; some caches know it only once a second request has shown what is shared.
                         Standing::Warm { is_used: false } => (Some("first_use"), None),
@@ -147,7 +152,7 @@ impl Plan {
                     };
                 self.first = first;
                 if target.rules.cache.diagnostics {
-                    self.previous_answer = shared.warmth.last_answer(&context.id, &target.place);
+                    self.previous_answer = shared.warmth.last_answer(&context.id, &place);
                 }
                 self.sent = Sent::Whole { cold_because };
             }
@@ -397,11 +402,12 @@ fn unfit_for_handle(work: &ChatWork, context: &Context) -> Option<&'static str> 
     }
 }
 
-/// Makes `target` hold the prefix, by a handle or by a request that writes its cache. Answers with the prefix's size by
+/// Makes `target`, or one worker of it, hold the prefix, by a handle or by a request that writes its cache. Answers with the prefix's size by
 /// the upstream's count, where there is one.
 pub(super) async fn hold(
     shared: &Arc<Shared>,
     target: &Arc<Target>,
+    worker: &Worker,
     context: &Context,
     prefix: &Arc<UpstreamPrefix>,
     use_kind: UseKind,
@@ -442,13 +448,13 @@ pub(super) async fn hold(
         })
         .map_err(|error| Failure::new(FailureKind::InvalidRequest, &error.message))?;
     let Some(call) = call else { return Ok(None) };
-    let body = target.call(call).await?;
+    let body = target.call_at(worker, call).await?;
     let held = target
         .dialect
         .decode_hold(&body, &target.rules_for(tier_seconds))?;
     shared
         .warmth
-        .refreshed(context, target, prefix, started_at, use_kind);
+        .refreshed(context, target, worker, prefix, started_at, use_kind);
     if let Some(usage) = &held.usage {
         let kind = if use_kind == UseKind::Ping {
             "ping"
@@ -463,6 +469,7 @@ pub(super) async fn hold(
         context,
         held.usage.as_ref(),
         use_kind,
+        &target.place_at(worker),
         entry,
     );
     Ok(held.prefix_tokens)
@@ -477,7 +484,16 @@ pub(in crate::upstream) fn charge_handle(
     usage: Option<&BilledUsage>,
     entry: &Entry,
 ) {
-    charge(shared, target, context, usage, UseKind::Create, entry);
+    let place = &target.place;
+    charge(
+        shared,
+        target,
+        context,
+        usage,
+        UseKind::Create,
+        place,
+        entry,
+    );
     charge_storage(shared, target, context, record);
     shared.storage.made(context, record);
 }
@@ -489,6 +505,7 @@ fn charge(
     context: &Context,
     usage: Option<&BilledUsage>,
     use_kind: UseKind,
+    place: &str,
     entry: &Entry,
 ) {
     let currency = target
@@ -517,7 +534,7 @@ fn charge(
             ..Account::default()
         },
         currency,
-        home: (!is_ping).then(|| target.place.clone()),
+        home: (!is_ping).then(|| place.to_owned()),
         last_used_at: None,
     };
     if is_ping {

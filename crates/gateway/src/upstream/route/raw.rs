@@ -7,11 +7,12 @@ use holdfast_protocol::ApiError;
 use holdfast_protocol::provider::RawPath;
 use holdfast_protocol::upstream::{Failure, FailureKind, HttpCall};
 
-use super::turns::permit;
+use super::turns::leave;
 use super::{Refusal, RouteBackend};
 use crate::backend::{RawAnswer, RawWork};
 use crate::upstream::Target;
 use crate::upstream::billing::Payer;
+use crate::upstream::pool::Seat;
 use crate::upstream::raw::{Passing, RawSettlement};
 
 /// What is reserved for the answer of a request that is passed through, tokens. Most have none that is charged for.
@@ -30,14 +31,21 @@ impl RouteBackend {
         }
         self.reserve(&work.entry, passed_tokens(&work), PASSED_OUTPUT_TOKENS)
             .await?;
-        self.in_turn(order, |target| Box::pin(self.pass_to(target, &work)))
-            .await
+        self.in_turn(order, "", None, |target, seat| {
+            Box::pin(self.pass_to(target, &work, seat))
+        })
+        .await
     }
 
-    async fn pass_to(&self, target: &Arc<Target>, work: &RawWork) -> Result<RawAnswer, Refusal> {
-        let permit = permit(target).await?;
+    async fn pass_to(
+        &self,
+        target: &Arc<Target>,
+        work: &RawWork,
+        seat: Arc<Seat>,
+    ) -> Result<RawAnswer, Refusal> {
+        let leave = leave(target, &seat).await?;
         work.entry.asks(target.name(), &target.model);
-        let timeouts = target.upstream.transport.timeouts();
+        let timeouts = target.upstream.options.timeouts;
         let until = work
             .deadline
             .min(tokio::time::Instant::now() + timeouts.total);
@@ -48,7 +56,7 @@ impl RouteBackend {
         call.headers
             .push(("content-type", work.body.content_type().to_owned()));
         let begun = async {
-            let mut reply = self.send(target, call).await?;
+            let mut reply = self.send(target, &seat.worker, call).await?;
             // A failure before the first bytes has done nothing that the client could have seen.
             let first = reply.first_chunk().await?;
             Ok((reply, first))
@@ -64,6 +72,7 @@ impl RouteBackend {
         let settlement = RawSettlement {
             shared: Arc::clone(&self.shared),
             target: Arc::clone(target),
+            worker: Arc::clone(&seat.worker),
             path: work.path,
             payer: Payer {
                 entry: work.entry.clone(),
@@ -72,7 +81,7 @@ impl RouteBackend {
             },
         };
         work.entry.first_token();
-        Ok(Passing::new(reply, first, until, settlement, permit).into_answer())
+        Ok(Passing::new(reply, first, until, settlement, leave).into_answer())
     }
 }
 
