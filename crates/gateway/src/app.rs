@@ -1,14 +1,16 @@
 //! What the service is made of: store, models, limits, and the parts that work on them. Built by `serve` (or by a test),
 //! and once more at each reload ([`crate::service`]); a request keeps the one it began with.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
-use holdfast_store::{ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore};
+use holdfast_store::{
+    ContextStore, LedgerStore, LimitSettings, ResponseStore, StoreError, UpstreamStore,
+};
 use rand::RngExt;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -22,6 +24,7 @@ use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::ledger::Ledger;
 pub use crate::ledger::LedgerOptions;
+use crate::limits::{LocalLimiter, RateLimits};
 use crate::responses::Responses;
 use crate::routing::Models;
 use crate::telemetry::Telemetry;
@@ -117,6 +120,12 @@ pub struct Limits {
     pub responses_per_project_max: u64,
     /// Most that they take in one project, bytes.
     pub response_bytes_per_project_max: u64,
+    /// What each key may use, where it has no limits of its own. Only rates and concurrency count here.
+    pub per_key: LimitSettings,
+    /// What each project may use, where it has no limits of its own. Only rates and concurrency count here.
+    pub per_project: LimitSettings,
+    /// What all together may use of a model, by its name. Only rates and concurrency count here.
+    pub per_model: HashMap<String, LimitSettings>,
 }
 
 impl Default for Limits {
@@ -137,6 +146,9 @@ impl Default for Limits {
             response_seconds: 30 * 86_400,
             responses_per_project_max: 1_000_000,
             response_bytes_per_project_max: 8 * 1024 * 1024 * 1024,
+            per_key: LimitSettings::default(),
+            per_project: LimitSettings::default(),
+            per_model: HashMap::new(),
         }
     }
 }
@@ -239,6 +251,8 @@ pub struct App {
     /// Everything that has come in and is not answered yet: those that run, that wait, and that nobody has looked at.
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) admission: Arc<Admission>,
+    /// What keys, projects and models may use.
+    pub(crate) rates: RateLimits,
     pub(crate) upstreams: Upstreams,
     share_prefixes: SharePrefixes,
     clock: Clock,
@@ -314,6 +328,11 @@ impl App {
             replays: Replays::new(),
             in_flight: in_flight(&limits),
             admission: Admission::new(limits.admission()),
+            rates: RateLimits::new(
+                Arc::new(LocalLimiter::default()),
+                limits.clone(),
+                Arc::clone(&clock),
+            ),
             stopping,
             upstreams,
             share_prefixes,
@@ -370,6 +389,7 @@ impl App {
                 self.admission.set_limits(limits.admission());
                 Arc::clone(&self.admission)
             },
+            rates: self.rates.reloaded(limits.clone()),
             stopping: self.stopping.clone(),
             upstreams,
             share_prefixes: self.share_prefixes,

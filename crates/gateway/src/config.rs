@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_protocol::context::OnTooSmall;
-use holdfast_store::PostgresOptions;
+use holdfast_store::{LimitSettings, PostgresOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -57,6 +57,8 @@ pub struct Config {
     pub ledger: LedgerOptions,
     /// Who may use the server.
     pub auth: AuthConfig,
+    /// What keys and projects may use, where they have no limits of their own.
+    pub limits: LimitsConfig,
     /// Folder of pulled model files.
     pub models_dir: PathBuf,
     /// Names are unique. Empty where all models are routed to upstreams.
@@ -211,6 +213,15 @@ pub enum CreateTotalTokens {
     Zero,
 }
 
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Of each key.
+    pub per_key: LimitSettings,
+    /// Of each project.
+    pub per_project: LimitSettings,
+}
+
 /// `[auth]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuthConfig {
@@ -264,6 +275,8 @@ pub struct ModelConfig {
     pub min_context_tokens: u32,
     /// Length of an answer when the request sets none, tokens.
     pub max_output_tokens: u32,
+    /// What all together may use of it.
+    pub limits: LimitSettings,
     /// Whether the gateway keeps contexts of its own accord for what requests begin with.
     pub auto_context: bool,
     /// Temperature when the request sets none; `None`: the upstream's own.

@@ -16,6 +16,7 @@ mod events;
 mod idempotency;
 pub mod keys;
 mod ledger;
+mod limits;
 mod local;
 pub mod models;
 mod responses;

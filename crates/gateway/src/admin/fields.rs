@@ -13,10 +13,20 @@ const MODEL_CHARACTERS_MAX: usize = 256;
 /// Beyond this a number is no limit that anybody meant, and times in milliseconds would not fit.
 const NUMBER_MAX: u64 = 1_000_000_000_000;
 
-/// Limits of a key: none yet. One that nothing keeps to is refused, for people would rely on it.
-pub(super) const RATE_LIMITS: &[&str] = &[];
+/// Limits of a key.
+pub(super) const RATE_LIMITS: &[&str] = &[
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_requests",
+];
 /// Limits of a project; contexts belong to it and not to the key that made them.
-pub(super) const PROJECT_LIMITS: &[&str] = &["contexts", "context_tokens"];
+pub(super) const PROJECT_LIMITS: &[&str] = &[
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_requests",
+    "contexts",
+    "context_tokens",
+];
 
 /// The fields of a request, all of them known ones.
 pub(super) struct Fields<'a> {

@@ -16,7 +16,9 @@ mod operations;
 mod read;
 mod upstreams;
 
-pub(super) use operations::{EventWord, Telemetry, TlsTable, WebhookTable};
+pub(super) use operations::{
+    EventWord, LimitsTable, RatesTable, Telemetry, TlsTable, WebhookTable,
+};
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -80,6 +82,8 @@ pub(super) struct File {
     pub(super) ledger: LedgerTable,
     /// Who may use the server.
     pub(super) auth: Auth,
+    /// What keys and projects may use, where they have no limits of their own.
+    pub(super) limits: LimitsTable,
     /// Loaded model files. Without any: one engine `default` with the default model, unless all models have a `route`.
     pub(super) engines: Vec<EngineTable>,
     /// Accounts at providers, and servers of your own, that models may be routed to.
@@ -277,6 +281,9 @@ pub(super) struct ModelTable {
     /// Length of an answer when the request sets none, tokens. Default: 4096; with a `route` the smallest that the catalog
     /// knows of its models, else 4096.
     pub(super) max_output_tokens: Option<Located<u32>>,
+    /// What all together may use of it within a minute and at the same time: `requests_per_minute`, `tokens_per_minute`,
+    /// `concurrent_requests`. Default: no limits.
+    pub(super) limits: Option<Located<RatesTable>>,
     /// Whether the gateway notices what requests of a project begin with and keeps a context for it while that pays.
     /// Default: false.
     pub(super) auto_context: Option<Located<bool>>,
@@ -318,6 +325,7 @@ impl File {
                 "responses" => file.responses = table(value, "[responses]", problems),
                 "ledger" => file.ledger = table(value, "[ledger]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),
+                "limits" => file.limits = table(value, "[limits]", problems),
                 "engines" => file.engines = tables(value, "engines", problems),
                 "upstreams" => file.upstreams = tables(value, "upstreams", problems),
                 "catalog" => file.catalog = table(value, "[catalog]", problems),

@@ -98,6 +98,7 @@ pub(super) fn resolve(
         contexts,
         catalog: Arc::new(catalog),
         upstreams,
+        limits: operations::limits(&file.limits, &mut problems),
         auth: auth(&file.auth, &scope, server.listen, &mut problems),
         models_dir: environment
             .get("HOLDFAST_MODELS_DIR")

@@ -15,6 +15,7 @@ use rust_decimal::prelude::ToPrimitive;
 
 use super::{Events, ModelLabels, UpstreamLabels, clamp, upstream_labels};
 use crate::admission::Admission;
+use crate::limits::Refusal;
 use crate::upstream::{Spent, Target};
 
 const FIRST_TOKEN_BUCKETS_SECONDS: [f64; 13] = [
@@ -49,6 +50,13 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// What the limit is of, and whose it is in kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+    of: &'static str,
+}
+
 type ByModel = Family<ModelLabels, Histogram, fn() -> Histogram>;
 type ByTarget = Family<UpstreamLabels, Histogram, fn() -> Histogram>;
 type Amount = Gauge<f64, AtomicU64>;
@@ -69,6 +77,7 @@ pub(super) struct Traffic {
     running: Gauge,
     queued: Gauge,
     shed: Family<ReasonLabels, Counter>,
+    limited: Family<LimitLabels, Counter>,
     certificate_expiry: Gauge,
 }
 
@@ -95,6 +104,7 @@ impl Traffic {
             running: Gauge::default(),
             queued: Gauge::default(),
             shed: Family::default(),
+            limited: Family::default(),
             certificate_expiry: Gauge::default(),
         };
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -168,6 +178,11 @@ impl Traffic {
             "admission_refused",
             "Requests turned away because the server had too many",
             traffic.shed.clone(),
+        );
+        registry.register(
+            "limit_refusals",
+            "Requests refused because a key, a project or a model had reached a limit",
+            traffic.limited.clone(),
         );
         registry.register(
             "tls_certificate_expiry_timestamp_seconds",
@@ -287,6 +302,15 @@ impl Events {
             .shed
             .get_or_create(&ReasonLabels { reason })
             .inc();
+    }
+
+    /// A limit has been reached.
+    pub(crate) fn limited(&self, refusal: &Refusal) {
+        let labels = LimitLabels {
+            limit: refusal.what.as_str(),
+            of: refusal.subject.kind(),
+        };
+        self.traffic.limited.get_or_create(&labels).inc();
     }
 
     /// The listener shows a certificate that ends then, Unix seconds.

@@ -21,6 +21,7 @@ mod openapi;
 mod operations;
 mod outage;
 mod process;
+mod rate_limits;
 mod reload;
 mod replicas;
 mod restart;

@@ -334,8 +334,9 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 /// Metrics that a gateway on upstreams and a toy engine does not show.
-const RARE: [&str; 3] = [
+const RARE: [&str; 4] = [
     "holdfast_admission_refused_total",
+    "holdfast_limit_refusals_total",
     "holdfast_upstream_handles_made_total",
     "holdfast_upstream_pings_total",
 ];
