@@ -83,7 +83,7 @@ fn endpoints() -> Vec<(Method, &'static str, Value, Option<KeyScope>)> {
         ),
         (
             delete.clone(),
-            "/v1beta/cachedContents/unknown",
+            "/v1beta/cachedContents/ctx-20261130000000-aaaaaaaaaaaaaaaa",
             Value::Null,
             writes,
         ),
@@ -199,10 +199,7 @@ async fn a_key_sees_its_own_usage_and_with_the_scope_for_it_the_projects() {
     assert_eq!(all, [1, 2]);
 
     let rows = reader.get("/v1/usage/requests?model=tiny").await.ok();
-    let key = rows["data"][0]["key"]
-        .as_str()
-        .expect("a key")
-        .to_owned();
+    let key = rows["data"][0]["key"].as_str().expect("a key").to_owned();
     for client in [&one, &other] {
         let rows = client.get(&format!("/v1/usage/requests?key={key}")).await;
         if rows.status == 200 {

@@ -124,8 +124,9 @@ async fn pages_hold_everything_once() {
 async fn a_key_sees_its_own_project_and_an_admin_any() {
     let gateway = TestGateway::start().await;
     let admin = gateway.client();
-    let a = gateway.client_of("a", &[KeyScope::Inference]).await;
-    let b = gateway.client_of("b", &[KeyScope::Inference]).await;
+    let scopes = [KeyScope::Inference, KeyScope::UsageRead];
+    let a = gateway.client_of("a", &scopes).await;
+    let b = gateway.client_of("b", &scopes).await;
     chat(&a, "tiny").await;
     chat(&a, "tiny").await;
     chat(&b, "tiny").await;

@@ -19,7 +19,8 @@ const TOP_LOGPROBS_MAX: i64 = 20;
 /// Reads a chat request.
 ///
 /// # Errors
-/// Not JSON, or a field that is missing, malformed or out of range. A malformed `context_id` is answered like an
+/// Not JSON, or a field that is missing, malformed or out of range; a model is not missing before whoever knows the caller's
+/// default says so. A malformed `context_id` is answered like an
 /// unknown one.
 pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
     let mut fields = Fields::of_body(body)?;
@@ -28,9 +29,6 @@ pub fn decode_request(body: &[u8]) -> Result<ChatRequest, ApiError> {
         .map(ContextId::try_from)
         .transpose()?;
     let model = fields.string("model")?.map(without_models_prefix);
-    if model.is_none() && context_id.is_none() {
-        return Err(fields.missing("model"));
-    }
     // A chat can't change the context's mode; Go clients send `""` here.
     fields.value("mode");
     let max_tokens = fields.count("max_tokens", 1)?;

@@ -46,7 +46,7 @@ const REQUESTS: &[&str] = &[
     "request_error_truncated_json",
     "request_error_not_object",
     "request_error_deep_nesting",
-    "request_error_missing_model",
+    "request_without_model",
     "request_error_missing_messages",
     "request_error_malformed_context_id",
     "request_error_no_role",

@@ -98,9 +98,6 @@ pub fn decode_request(
         context_id,
     } = state(&mut fields)?;
     let model = fields.string("model")?;
-    if model.is_none() && context_id.is_none() && previous_response_id.is_none() {
-        return Err(fields.missing("model"));
-    }
 
     let instructions = fields.string("instructions")?;
     let instructions_end = usize::from(instructions.is_some());
