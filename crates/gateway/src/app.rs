@@ -19,14 +19,15 @@ use tokio_util::task::TaskTracker;
 use crate::admission::{Admission, AdmissionLimits};
 use crate::auth::Authenticator;
 pub use crate::catalog::Catalog;
-use crate::contexts::Contexts;
+use crate::contexts::{Contexts, Hot};
 use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::ledger::Ledger;
 pub use crate::ledger::LedgerOptions;
-use crate::limits::{LocalLimiter, RateLimits};
+use crate::limits::{Limiter, LocalLimiter, RateLimits, SharedLimiter};
 use crate::responses::Responses;
 use crate::routing::Models;
+use crate::shared::{Shared, SharedOptions};
 use crate::telemetry::Telemetry;
 pub use crate::upstream::{
     CacheOverrides, Credentials, Isolation, RetryPolicy, RouteOptions, TargetOptions, Timeouts,
@@ -209,6 +210,8 @@ pub struct AppOptions {
     pub telemetry: Option<Arc<Telemetry>>,
     /// Who is told of events. A reload leaves it as it is.
     pub webhooks: Option<Arc<Webhooks>>,
+    /// The Redis that servers share, if there is one. A reload leaves it as it is.
+    pub shared: Option<SharedOptions>,
     /// How the ledger is kept.
     pub ledger: LedgerOptions,
     /// Whether requests need a key. Without, every request acts for the project `default` with all scopes.
@@ -229,6 +232,7 @@ impl AppOptions {
             salt: rand::rng().random(),
             telemetry: None,
             webhooks: None,
+            shared: None,
             ledger: LedgerOptions::default(),
             auth_required: true,
         }
@@ -253,6 +257,8 @@ pub struct App {
     pub(crate) admission: Arc<Admission>,
     /// What keys, projects and models may use.
     pub(crate) rates: RateLimits,
+    /// What counts for them, where servers share a Redis.
+    pub(crate) shared: Option<Arc<SharedLimiter>>,
     pub(crate) upstreams: Upstreams,
     share_prefixes: SharePrefixes,
     clock: Clock,
@@ -281,6 +287,7 @@ impl App {
             salt,
             telemetry,
             webhooks,
+            shared,
             ledger,
             auth_required,
         } = options;
@@ -292,6 +299,18 @@ impl App {
             ledger,
         )?);
         let tasks = TaskTracker::new();
+        let shared = match &shared {
+            None => None,
+            Some(options) => Some(Arc::new(Shared::new(options, Arc::clone(&events))?)),
+        };
+        let hot = shared
+            .as_ref()
+            .map(|shared| Hot::new(Arc::clone(shared), Arc::clone(&events), tasks.clone()));
+        let shared = shared.map(|shared| Arc::new(SharedLimiter::new(shared)));
+        let limiter: Arc<dyn Limiter> = match &shared {
+            Some(shared) => Arc::clone(shared) as _,
+            None => Arc::new(LocalLimiter::default()),
+        };
         let stopping = CancellationToken::new();
         let upstreams = Upstreams::new(
             upstreams,
@@ -314,6 +333,7 @@ impl App {
             limits.clone(),
             Arc::clone(&clock),
             tasks.clone(),
+            hot,
         );
         let responses = Responses::new(
             Arc::clone(&store),
@@ -328,11 +348,8 @@ impl App {
             replays: Replays::new(),
             in_flight: in_flight(&limits),
             admission: Admission::new(limits.admission()),
-            rates: RateLimits::new(
-                Arc::new(LocalLimiter::default()),
-                limits.clone(),
-                Arc::clone(&clock),
-            ),
+            rates: RateLimits::new(limiter, limits.clone(), Arc::clone(&clock)),
+            shared,
             stopping,
             upstreams,
             share_prefixes,
@@ -365,6 +382,7 @@ impl App {
             salt: _,
             telemetry: _,
             webhooks: _,
+            shared: _,
             ledger: _,
             auth_required,
         } = options;
@@ -390,6 +408,7 @@ impl App {
                 Arc::clone(&self.admission)
             },
             rates: self.rates.reloaded(limits.clone()),
+            shared: self.shared.clone(),
             stopping: self.stopping.clone(),
             upstreams,
             share_prefixes: self.share_prefixes,

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use crate::app::{Catalog, LedgerOptions, RouteOptions, UpstreamOptions};
 use crate::keys::Secret;
 use crate::models::ModelReference;
+use crate::shared::SharedOptions;
 use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFiles};
 use crate::webhooks::WebhookOptions;
@@ -41,6 +42,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Where contexts, keys and responses are kept.
     pub storage: StorageConfig,
+    /// `[shared]`; `None`: this server counts alone.
+    pub shared: Option<SharedOptions>,
     /// `[server.tls]`.
     pub tls: Option<TlsConfig>,
     /// Logging.

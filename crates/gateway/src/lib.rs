@@ -24,6 +24,7 @@ mod routing;
 pub mod serve;
 pub mod server;
 pub mod service;
+pub mod shared;
 pub mod telemetry;
 pub mod tls;
 mod upstream;

@@ -6,6 +6,7 @@
 
 mod local;
 mod refusal;
+mod shared;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use crate::auth::Principal;
 
 pub(crate) use local::LocalLimiter;
 pub(crate) use refusal::{Refusal, Refused, What};
+pub(crate) use shared::SharedLimiter;
 
 /// What is reserved for the answer to a request that sets no bound, tokens. The model's own default may be a hundred times
 /// what it ever says.
@@ -112,6 +114,8 @@ pub(crate) struct Tag(pub(crate) u128);
 pub(crate) enum Place {
     /// This process.
     Here,
+    /// Redis, for all servers together.
+    Shared,
 }
 
 /// Something has been counted.
@@ -122,7 +126,7 @@ pub(crate) struct Taken {
     pub(crate) quotas: Quotas,
 }
 
-/// Counts. [`LocalLimiter`] does it in this process.
+/// Counts. [`LocalLimiter`] does it in this process, [`SharedLimiter`] for all servers that share a Redis.
 #[async_trait]
 pub(crate) trait Limiter: Send + Sync {
     /// Counts all of these, if every subject's limits allow it, or none.

@@ -655,6 +655,7 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         salt,
         telemetry: None,
         webhooks: None,
+        shared: config.shared.clone(),
         ledger: config.ledger.clone(),
         auth_required: config.auth.required,
     }

@@ -101,6 +101,11 @@ impl Service {
         let (ledger, stopping) = (Arc::clone(&app.ledger), app.stopping.clone());
         app.tasks
             .spawn(async move { ledger.erase_until(stopping).await });
+        if let Some(shared) = &app.shared {
+            shared.connect().await;
+            app.tasks
+                .spawn(Arc::clone(shared).run(app.stopping.clone()));
+        }
         app.tasks
             .spawn(crate::upstream::run(Arc::clone(&app.upstreams.shared)));
         self.tend(&app);

@@ -9,6 +9,7 @@ use holdfast::app::{
     ModelSource, RetryPolicy, RouteOptions, Store, TargetOptions, Timeouts, UpstreamOptions,
 };
 use holdfast::service::Service;
+use holdfast::shared::SharedOptions;
 use holdfast::{keys, server};
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::Profile;
@@ -98,6 +99,7 @@ pub struct TestGatewayBuilder {
     catalog: Catalog,
     salt: [u8; 32],
     ledger: LedgerOptions,
+    shared: Option<SharedOptions>,
 }
 
 impl TestGateway {
@@ -117,6 +119,7 @@ impl TestGateway {
         };
         TestGatewayBuilder {
             ledger,
+            shared: None,
             clock: TestClock::default(),
             database: None,
             store: None,
@@ -186,6 +189,13 @@ impl TestGatewayBuilder {
     #[must_use]
     pub fn auto_context(mut self) -> Self {
         self.auto_context = true;
+        self
+    }
+
+    /// With the Redis at this URL, which other gateways may share.
+    #[must_use]
+    pub fn shared(mut self, url: &str) -> Self {
+        self.shared = Some(SharedOptions::new(url));
         self
     }
 
@@ -298,6 +308,7 @@ impl TestGatewayBuilder {
             catalog,
             salt,
             ledger,
+            shared,
         } = self;
         let is_shared = store.is_some();
         let store: Arc<dyn Store> = match (store, database) {
@@ -342,6 +353,7 @@ impl TestGatewayBuilder {
             catalog: Arc::new(catalog),
             salt,
             ledger,
+            shared,
             auth_required,
             ..AppOptions::new(models)
         };

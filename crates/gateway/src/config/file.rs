@@ -17,7 +17,7 @@ mod read;
 mod upstreams;
 
 pub(super) use operations::{
-    EventWord, LimitsTable, RatesTable, Telemetry, TlsTable, WebhookTable,
+    EventWord, LimitsTable, RatesTable, SharedTable, Telemetry, TlsTable, WebhookTable,
 };
 pub(super) use read::keys;
 use read::{list, table, tables};
@@ -68,6 +68,8 @@ pub(super) struct File {
     pub(super) server: Server,
     /// Where contexts, keys and responses are kept.
     pub(super) storage: Storage,
+    /// A Redis or Valkey that several servers share beside the database. Default: none.
+    pub(super) shared: SharedTable,
     /// What is written to standard error.
     pub(super) log: Log,
     /// Where traces and metrics are sent. Default: nowhere.
@@ -318,6 +320,7 @@ impl File {
             match key.get_ref().as_ref() {
                 "server" => file.server = table(value, "[server]", problems),
                 "storage" => file.storage = table(value, "[storage]", problems),
+                "shared" => file.shared = table(value, "[shared]", problems),
                 "log" => file.log = table(value, "[log]", problems),
                 "telemetry" => file.telemetry = table(value, "[telemetry]", problems),
                 "webhooks" => file.webhooks = tables(value, "webhooks", problems),

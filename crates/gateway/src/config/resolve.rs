@@ -94,6 +94,7 @@ pub(super) fn resolve(
         ledger: ledger(&file.ledger, &server.data_dir, &scope, &mut problems),
         file: path.map(Path::to_path_buf),
         storage: storage(&file.storage, &scope, &mut problems),
+        shared: storage::shared(&file.shared, &scope, &mut problems),
         log: log(&file.log, environment, &mut problems),
         contexts,
         catalog: Arc::new(catalog),

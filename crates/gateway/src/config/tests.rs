@@ -389,6 +389,7 @@ fn with_references(text: &str) -> Environment {
         let name = part.split('"').next().unwrap();
         let value = match name {
             "GOOGLE_SERVICE_ACCOUNT" => SERVICE_ACCOUNT,
+            "REDIS_URL" => "rediss://:0123456789abcdef@redis.internal:6379",
             "DATABASE_URL" => "postgres://holdfast:0123456789abcdef@db.internal/holdfast",
             _ => "0123456789abcdef",
         };
@@ -511,6 +512,7 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
         keys::<file::LimitsTable>(),
+        keys::<file::SharedTable>(),
         keys::<file::RatesTable>(),
         keys::<file::EngineTable>(),
         keys::<file::ModelTable>(),

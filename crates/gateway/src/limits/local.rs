@@ -16,7 +16,7 @@ use super::{
 };
 
 /// When to try again if too many requests run: nobody knows when one ends.
-pub(super) const CONCURRENT_RETRY_AFTER: Duration = Duration::from_secs(1);
+const CONCURRENT_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// A use of one is counted as so many, so that what runs off in a millisecond is a whole number: the limit.
 const SCALE: i128 = 60_000;
@@ -88,12 +88,17 @@ impl Meter {
     }
 
     fn quota(&self, limit: u64) -> Quota {
-        let used = u64::try_from((self.used + SCALE - 1) / SCALE).unwrap_or(u64::MAX);
-        Quota {
-            limit,
-            remaining: limit.saturating_sub(used),
-            reset: time_for(self.used, limit),
-        }
+        quota_of(self.used, limit)
+    }
+}
+
+/// What is left of a limit when so many parts in [`SCALE`] are used.
+pub(super) fn quota_of(used: i128, limit: u64) -> Quota {
+    let whole = u64::try_from((used + SCALE - 1) / SCALE).unwrap_or(u64::MAX);
+    Quota {
+        limit,
+        remaining: limit.saturating_sub(whole),
+        reset: time_for(used, limit),
     }
 }
 

@@ -94,6 +94,7 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
             server.reuse_port != new_server.reuse_port,
         ),
         ("ledger", before.ledger != after.ledger),
+        ("shared", before.shared != after.shared),
         ("storage", before.storage != after.storage),
         ("server.data_dir", server.data_dir != new_server.data_dir),
         (

@@ -27,6 +27,7 @@ mod replicas;
 mod restart;
 mod scopes;
 mod sessions;
+mod shared;
 mod streams;
 mod surfaces;
 mod takeover;

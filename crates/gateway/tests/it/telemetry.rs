@@ -334,7 +334,8 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 /// Metrics that a gateway on upstreams and a toy engine does not show.
-const RARE: [&str; 4] = [
+const RARE: [&str; 5] = [
+    "holdfast_shared_contexts_total",
     "holdfast_admission_refused_total",
     "holdfast_limit_refusals_total",
     "holdfast_upstream_handles_made_total",

@@ -39,6 +39,18 @@ pub(in crate::config) struct Telemetry {
     pub(in crate::config) service_name: Option<Located<String>>,
 }
 
+/// A Redis or Valkey in which several servers count together what keys, projects and models use. While it is away, each
+/// counts for itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct SharedTable {
+    /// Such as `redis://redis.internal:6379/0`, or `rediss://` for TLS. With a password in it, it is given by reference:
+    /// `env:NAME` or `file:PATH`. HOLDFAST_SHARED_URL wins. Default: none.
+    pub(in crate::config) url: Option<Located<String>>,
+    /// What the names of all keys begin with; the same for all servers that count together. Default: `holdfast`.
+    pub(in crate::config) prefix: Option<Located<String>>,
+}
+
 /// What keys and projects may use, where they have no limits of their own. Models have theirs in `[[models]]`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
