@@ -75,6 +75,12 @@ if [ -n "$missing" ]; then
                 /etc/postgresql-common/createcluster.conf
             ;;
     esac
+    case " $missing " in
+        *" redis-server "*)
+            # The same here; what is masked does not start.
+            [ ! -d /run/systemd/system ] || $as_root systemctl mask redis-server || true
+            ;;
+    esac
     install_packages $missing
 fi
 

@@ -303,8 +303,10 @@ impl App {
             None => None,
             Some(options) => Some(Arc::new(Shared::new(options, Arc::clone(&events))?)),
         };
+        // Where nobody else has the contexts, nobody needs them.
         let hot = shared
             .as_ref()
+            .filter(|_| store.is_shared())
             .map(|shared| Hot::new(Arc::clone(shared), Arc::clone(&events), tasks.clone()));
         let shared = shared.map(|shared| Arc::new(SharedLimiter::new(shared)));
         let limiter: Arc<dyn Limiter> = match &shared {

@@ -4,6 +4,7 @@
 //! known ([`RateLimits::reserve`]), and settled when its row of the ledger says what it has used. Input that was read from
 //! a cache does not count: contexts are there to be read often.
 
+mod demand;
 mod local;
 mod refusal;
 mod shared;
@@ -19,13 +20,11 @@ use rand::RngExt;
 use crate::app::{Clock, Limits as Options};
 use crate::auth::Principal;
 
+pub(crate) use demand::Demand;
+use demand::signed;
 pub(crate) use local::LocalLimiter;
 pub(crate) use refusal::{Refusal, Refused, What};
 pub(crate) use shared::SharedLimiter;
-
-/// What is reserved for the answer to a request that sets no bound, tokens. The model's own default may be a hundred times
-/// what it ever says.
-const ANSWER_TOKENS: u64 = 4096;
 
 /// Who or what a limit is of.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -146,44 +145,6 @@ pub(crate) struct RateLimits {
     limiter: Arc<dyn Limiter>,
     options: Options,
     clock: Clock,
-}
-
-/// Tokens that a request may use.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Demand {
-    /// Input that is probably in no cache.
-    pub(crate) input: u64,
-    /// What it may generate at most.
-    pub(crate) output: u64,
-    /// Whether the client has said so. If not, less than that is reserved.
-    pub(crate) is_output_given: bool,
-}
-
-impl Demand {
-    /// Of a request that generates nothing.
-    pub(crate) fn of_input(input: u64) -> Self {
-        Demand {
-            input,
-            output: 0,
-            is_output_given: true,
-        }
-    }
-
-    /// What is reserved where `limit` is the smallest. Only what the client asks for itself can be too much for ever.
-    fn tokens(self, limit: u64) -> i64 {
-        let output = match self.is_output_given {
-            true => self.output,
-            false => {
-                let room = limit.saturating_sub(self.input);
-                self.output.min(ANSWER_TOKENS).min(room)
-            }
-        };
-        signed(self.input.saturating_add(output))
-    }
-}
-
-fn signed(tokens: u64) -> i64 {
-    i64::try_from(tokens).unwrap_or(i64::MAX).min(1 << 50)
 }
 
 impl RateLimits {

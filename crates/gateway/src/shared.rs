@@ -231,7 +231,11 @@ async fn connect(client: &Client) -> Result<MultiplexedConnection, RedisError> {
         .await
 }
 
-/// What went wrong, without the server's own words: they may repeat what it was sent.
+/// What went wrong, without the server's own words, which may repeat what it was sent: only the one that they begin with.
 fn cause(error: &RedisError) -> String {
-    error.category().to_owned()
+    let is_word = |code: &&str| code.bytes().all(|byte| byte.is_ascii_uppercase());
+    match error.code().filter(is_word) {
+        Some(code) => format!("{} ({code})", error.category()),
+        None => error.category().to_owned(),
+    }
 }
