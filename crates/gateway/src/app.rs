@@ -299,6 +299,7 @@ impl App {
             ledger,
         )?);
         let tasks = TaskTracker::new();
+        let hands_contexts = shared.as_ref().is_some_and(|options| options.contexts);
         let shared = match &shared {
             None => None,
             Some(options) => Some(Arc::new(Shared::new(options, Arc::clone(&events))?)),
@@ -306,7 +307,7 @@ impl App {
         // Where nobody else has the contexts, nobody needs them.
         let hot = shared
             .as_ref()
-            .filter(|_| store.is_shared())
+            .filter(|_| hands_contexts && store.is_shared())
             .map(|shared| Hot::new(Arc::clone(shared), Arc::clone(&events), tasks.clone()));
         let shared = shared.map(|shared| Arc::new(SharedLimiter::new(shared)));
         let limiter: Arc<dyn Limiter> = match &shared {

@@ -35,6 +35,8 @@ pub struct SharedOptions {
     pub url: Secret,
     /// What the names of all keys begin with.
     pub prefix: String,
+    /// Whether messages of contexts in use may be in it, as plain text.
+    pub contexts: bool,
 }
 
 impl SharedOptions {
@@ -43,6 +45,7 @@ impl SharedOptions {
         SharedOptions {
             url: Secret::new(url),
             prefix: "holdfast".to_owned(),
+            contexts: true,
         }
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use holdfast_protocol::context::ContextContent;
 use holdfast_protocol::{Context, ContextId, UnixMillis};
-use serde::{Deserialize, Serialize};
+use redis::Script;
 use tokio_util::task::TaskTracker;
 
 use super::cache::size;
@@ -19,16 +19,10 @@ const BYTES_MAX: usize = 1 << 20;
 /// Nothing stays longer, milliseconds.
 const LIFE_MS: UnixMillis = 5 * 60 * 1000;
 
-/// What is kept of a context.
-#[derive(Serialize, Deserialize)]
-struct Entry<C> {
-    version: u64,
-    content: C,
-}
-
 /// The contexts in Redis.
 pub(crate) struct Hot {
     shared: Arc<Shared>,
+    put: Arc<Script>,
     events: Arc<Events>,
     tasks: TaskTracker,
 }
@@ -37,6 +31,7 @@ impl Hot {
     pub(crate) fn new(shared: Arc<Shared>, events: Arc<Events>, tasks: TaskTracker) -> Self {
         Hot {
             shared,
+            put: Arc::new(Script::new(include_str!("hot/put.lua"))),
             events,
             tasks,
         }
@@ -44,10 +39,15 @@ impl Hot {
 
     /// The content of exactly this version, if it is there.
     pub(super) async fn get(&self, context: &Context) -> Option<ContextContent> {
-        let mut command = redis::cmd("GET");
-        command.arg(self.key(&context.id));
-        let bytes: Option<Vec<u8>> = self.shared.ask(&command).await.ok()?;
-        let content = bytes.and_then(|bytes| decode(&bytes, context.version));
+        let mut command = redis::cmd("HMGET");
+        command
+            .arg(self.key(&context.id))
+            .arg("version")
+            .arg("content");
+        let (version, bytes): (Option<u64>, Option<Vec<u8>>) =
+            self.shared.ask(&command).await.ok()?;
+        let bytes = bytes.filter(|_| version == Some(context.version));
+        let content = bytes.and_then(|bytes| decode(&bytes));
         self.events.shared_context_sought(content.is_some());
         content
     }
@@ -61,28 +61,27 @@ impl Hot {
         if !is_sound || !self.shared.is_up() {
             return;
         }
-        let Some(bytes) = encode(context.version, content) else {
+        let Some(bytes) = encode(content) else {
             return;
         };
-        let mut command = redis::cmd("SET");
-        command.arg(self.key(&context.id)).arg(bytes);
-        command.arg("PX").arg(life);
-        self.send(command);
+        let (shared, put) = (Arc::clone(&self.shared), Arc::clone(&self.put));
+        let (key, version) = (self.key(&context.id), context.version);
+        // Bounded by the time that an answer may take, as is the other one.
+        self.tasks.spawn(async move {
+            let mut script = put.prepare_invoke();
+            script.key(key).arg(version).arg(bytes).arg(life);
+            let _ = shared.run::<i64>(&script).await;
+        });
     }
 
     /// Takes out a context that is gone.
     pub(super) fn remove(&self, id: &ContextId) {
         let mut command = redis::cmd("DEL");
         command.arg(self.key(id));
-        self.send(command);
-    }
-
-    fn send(&self, command: redis::Cmd) {
         let shared = Arc::clone(&self.shared);
-        // Bounded by the time that an answer may take.
         self.tasks.spawn(async move {
-            // Whatever is not taken out by this goes by itself.
-            let _ = shared.ask::<redis::Value>(&command).await;
+            // What is not taken out by this goes by itself.
+            let _ = shared.ask::<i64>(&command).await;
         });
     }
 
@@ -92,11 +91,10 @@ impl Hot {
 }
 
 /// The one place where content becomes bytes for Redis.
-fn encode(version: u64, content: &ContextContent) -> Option<Vec<u8>> {
-    serde_json::to_vec(&Entry { version, content }).ok()
+fn encode(content: &ContextContent) -> Option<Vec<u8>> {
+    serde_json::to_vec(content).ok()
 }
 
-fn decode(bytes: &[u8], version: u64) -> Option<ContextContent> {
-    let entry: Entry<ContextContent> = serde_json::from_slice(bytes).ok()?;
-    (entry.version == version).then_some(entry.content)
+fn decode(bytes: &[u8]) -> Option<ContextContent> {
+    serde_json::from_slice(bytes).ok()
 }

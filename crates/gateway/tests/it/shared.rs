@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use holdfast::app::Store;
 use holdfast_emulators::families::compatible::Compatible;
 use holdfast_emulators::{Emulator, Fault};
-use holdfast_store::{LimitSettings, MemoryStore, PostgresOptions};
+use holdfast_store::{ContextStore, LimitSettings, MemoryStore, PostgresOptions};
 use holdfast_testkit::{
     PostgresServer, RedisServer, Reply, TestClient, TestClock, TestGateway, TestGatewayBuilder,
     Weather, Wire, upstream,
@@ -252,12 +252,27 @@ async fn sessions_over_postgres_and_redis_stay_in_order_and_a_revoked_key_is_ref
     assert_eq!(there.get(&path).await.ok()["turns"], 8);
 
     // A third one takes it up from what the others have left in Redis.
+    let context = id.parse().unwrap();
+    let row = one.store.get("default", &context, clock.now()).await;
+    let version = row.unwrap().version.to_string();
+    let is_there = async {
+        let ask = format!("HGET holdfast:context:{id} version");
+        while redis.ask(&ask).lines().nth(1) != Some(version.as_str()) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(LONG, is_there).await.unwrap();
     let third = start().await;
     let elsewhere = here.at(&third);
     let answer = ask(&elsewhere, &id, "and now?").await.answer();
     let from_redis = elsewhere.get("/metrics").await.text();
     assert!(from_redis.contains(r#"holdfast_shared_contexts_total{result="hit"}"#));
     assert!(!answer.is_empty());
+    assert!(
+        redis
+            .ask(&format!("EXISTS holdfast:context:{id}"))
+            .starts_with(":1")
+    );
 
     // Deleted here is gone there, though its messages were shared.
     here.delete(&path).await.ok();

@@ -49,6 +49,9 @@ pub(in crate::config) struct SharedTable {
     pub(in crate::config) url: Option<Located<String>>,
     /// What the names of all keys begin with; the same for all servers that count together. Default: `holdfast`.
     pub(in crate::config) prefix: Option<Located<String>>,
+    /// Whether servers over one PostgreSQL also hand each other the messages of contexts in use through it, as plain text.
+    /// Default: true.
+    pub(in crate::config) contexts: Option<Located<bool>>,
 }
 
 /// What keys and projects may use, where they have no limits of their own. Models have theirs in `[[models]]`.

@@ -100,6 +100,9 @@ pub(super) fn shared(
             "write for example `redis://redis.internal:6379`",
         );
     }
+    if let Some(contexts) = &file.contexts {
+        options.contexts = *contexts.get();
+    }
     if let Some(prefix) = &file.prefix {
         let text = prefix.get();
         let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);

@@ -150,16 +150,20 @@ fn the_example_for_several_servers_shares_database_and_salt() {
 fn what_servers_share_is_named_without_its_password() {
     let none = parse("").unwrap();
     assert!(none.shared.is_none());
-    let plain = parse("[shared]\nurl = \"redis://redis.internal:6379/2\"\nprefix = \"team.a\"\n");
+    let plain = parse(
+        "[shared]\nurl = \"redis://redis.internal:6379/2\"\nprefix = \"team.a\"\ncontexts = false\n",
+    );
     let shared = plain.unwrap().shared.unwrap();
     assert_eq!(shared.url.expose(), "redis://redis.internal:6379/2");
     assert_eq!(shared.prefix, "team.a");
+    assert!(!shared.contexts);
 
     let path = root().join("examples/replicas.toml");
     let text = std::fs::read_to_string(&path).unwrap();
     let config = Config::parse(&path, &text, &Flags::default(), &with_references(&text)).unwrap();
     let shared = config.shared.unwrap();
     assert_eq!(shared.prefix, "holdfast");
+    assert!(shared.contexts);
     assert!(!format!("{shared:?}").contains("0123456789abcdef"));
 
     for wrong in [
