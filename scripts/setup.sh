@@ -8,7 +8,7 @@ set -eu
 build="g++ make cmake libclang-dev pkg-config python3 python3-pip ca-certificates"
 test="python3-venv nodejs npm curl"
 # Tests start servers of their own from its programs.
-database="postgresql"
+database="postgresql redis-server"
 
 wanted="$build"
 case "${1:-build}" in
@@ -30,6 +30,7 @@ have() {
             grep -Eq '^libclang(-[0-9][0-9.]*)?\.so' ;;
         pkg-config) command -v pkg-config >/dev/null ;;
         postgresql) ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || command -v initdb >/dev/null ;;
+        redis-server) command -v redis-server >/dev/null || command -v valkey-server >/dev/null ;;
         *) dpkg-query -W -f='${Status}' "$1" 2>/dev/null | grep -q 'ok installed' ;;
     esac
 }
@@ -72,6 +73,12 @@ if [ -n "$missing" ]; then
             install_packages postgresql-common
             $as_root sed -i 's/^[# ]*create_main_cluster.*/create_main_cluster = false/' \
                 /etc/postgresql-common/createcluster.conf
+            ;;
+    esac
+    case " $missing " in
+        *" redis-server "*)
+            # The same here; what is masked does not start.
+            [ ! -d /run/systemd/system ] || $as_root systemctl mask redis-server || true
             ;;
     esac
     install_packages $missing

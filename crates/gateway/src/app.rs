@@ -1,7 +1,7 @@
 //! What the service is made of: store, models, limits, and the parts that work on them. Built by `serve` (or by a test),
 //! and once more at each reload ([`crate::service`]); a request keeps the one it began with.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ use holdfast_engine::Engine;
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_store::keys::KeyStore;
 use holdfast_store::{
-    AuditStore, BudgetStore, ContextStore, LedgerStore, ResponseStore, StoreError, UpstreamStore,
+    AuditStore, BudgetStore, ContextStore, LedgerStore, LimitSettings, ResponseStore, StoreError,
+    UpstreamStore,
 };
 use rand::RngExt;
 use tokio::sync::Semaphore;
@@ -21,13 +22,15 @@ use crate::auth::Authenticator;
 use crate::budgets::Budgets;
 pub use crate::budgets::{BudgetOptions, Rates};
 pub use crate::catalog::Catalog;
-use crate::contexts::Contexts;
+use crate::contexts::{Contexts, Hot};
 use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::ledger::Ledger;
 pub use crate::ledger::LedgerOptions;
+use crate::limits::{Limiter, LocalLimiter, RateLimits, SharedLimiter};
 use crate::responses::Responses;
 use crate::routing::Models;
+use crate::shared::{Shared, SharedOptions};
 use crate::telemetry::Telemetry;
 pub use crate::upstream::{
     CacheOverrides, Credentials, HealthOptions, Isolation, PoolOptions, RetryPolicy, RouteOptions,
@@ -133,6 +136,12 @@ pub struct Limits {
     pub responses_per_project_max: u64,
     /// Most that they take in one project, bytes.
     pub response_bytes_per_project_max: u64,
+    /// What each key may use, where it has no limits of its own. Only rates and concurrency count here.
+    pub per_key: LimitSettings,
+    /// What each project may use, where it has no limits of its own. Only rates and concurrency count here.
+    pub per_project: LimitSettings,
+    /// What all together may use of a model, by its name. Only rates and concurrency count here.
+    pub per_model: HashMap<String, LimitSettings>,
 }
 
 impl Default for Limits {
@@ -153,6 +162,9 @@ impl Default for Limits {
             response_seconds: 30 * 86_400,
             responses_per_project_max: 1_000_000,
             response_bytes_per_project_max: 8 * 1024 * 1024 * 1024,
+            per_key: LimitSettings::default(),
+            per_project: LimitSettings::default(),
+            per_model: HashMap::new(),
         }
     }
 }
@@ -213,6 +225,8 @@ pub struct AppOptions {
     pub telemetry: Option<Arc<Telemetry>>,
     /// Who is told of events. A reload leaves it as it is.
     pub webhooks: Option<Arc<Webhooks>>,
+    /// The Redis that servers share, if there is one. A reload leaves it as it is.
+    pub shared: Option<SharedOptions>,
     /// How the ledger is kept.
     pub ledger: LedgerOptions,
     /// How budgets are kept.
@@ -235,6 +249,7 @@ impl AppOptions {
             salt: rand::rng().random(),
             telemetry: None,
             webhooks: None,
+            shared: None,
             ledger: LedgerOptions::default(),
             budgets: BudgetOptions {
                 owner: format!("{:032x}", rand::rng().random::<u128>()),
@@ -262,6 +277,10 @@ pub struct App {
     /// Everything that has come in and is not answered yet: those that run, that wait, and that nobody has looked at.
     pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) admission: Arc<Admission>,
+    /// What keys, projects and models may use.
+    pub(crate) rates: RateLimits,
+    /// What counts for them, where servers share a Redis.
+    pub(crate) shared: Option<Arc<SharedLimiter>>,
     pub(crate) upstreams: Upstreams,
     share_prefixes: SharePrefixes,
     clock: Clock,
@@ -290,6 +309,7 @@ impl App {
             salt,
             telemetry,
             webhooks,
+            shared,
             ledger,
             budgets,
             auth_required,
@@ -302,6 +322,21 @@ impl App {
             ledger,
         )?);
         let tasks = TaskTracker::new();
+        let hands_contexts = shared.as_ref().is_some_and(|options| options.contexts);
+        let shared = match &shared {
+            None => None,
+            Some(options) => Some(Arc::new(Shared::new(options, Arc::clone(&events))?)),
+        };
+        // Where nobody else has the contexts, nobody needs them.
+        let hot = shared
+            .as_ref()
+            .filter(|_| hands_contexts && store.is_shared())
+            .map(|shared| Hot::new(Arc::clone(shared), Arc::clone(&events), tasks.clone()));
+        let shared = shared.map(|shared| Arc::new(SharedLimiter::new(shared)));
+        let limiter: Arc<dyn Limiter> = match &shared {
+            Some(shared) => Arc::clone(shared) as _,
+            None => Arc::new(LocalLimiter::default()),
+        };
         let stopping = CancellationToken::new();
         let budgets = Arc::new(Budgets::new(
             Arc::clone(&store),
@@ -333,6 +368,7 @@ impl App {
             limits.clone(),
             Arc::clone(&clock),
             tasks.clone(),
+            hot,
         );
         let responses = Responses::new(
             Arc::clone(&store),
@@ -347,6 +383,8 @@ impl App {
             replays: Replays::new(),
             in_flight: in_flight(&limits),
             admission: Admission::new(limits.admission()),
+            rates: RateLimits::new(limiter, limits.clone(), Arc::clone(&clock)),
+            shared,
             stopping,
             upstreams,
             share_prefixes,
@@ -380,6 +418,7 @@ impl App {
             salt: _,
             telemetry: _,
             webhooks: _,
+            shared: _,
             ledger: _,
             budgets,
             auth_required,
@@ -408,6 +447,8 @@ impl App {
                 self.admission.set_limits(limits.admission());
                 Arc::clone(&self.admission)
             },
+            rates: self.rates.reloaded(limits.clone()),
+            shared: self.shared.clone(),
             stopping: self.stopping.clone(),
             upstreams,
             share_prefixes: self.share_prefixes,

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_protocol::context::OnTooSmall;
-use holdfast_store::PostgresOptions;
+use holdfast_store::{LimitSettings, PostgresOptions};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -20,6 +20,7 @@ use crate::app::{Catalog, LedgerOptions, RouteOptions, UpstreamOptions};
 use crate::budgets::Rates;
 use crate::keys::Secret;
 use crate::models::ModelReference;
+use crate::shared::SharedOptions;
 use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFiles};
 use crate::webhooks::WebhookOptions;
@@ -46,6 +47,8 @@ pub struct Config {
     pub storage: StorageConfig,
     /// `[storage.encryption]`.
     pub encryption: EncryptionConfig,
+    /// `[shared]`; `None`: this server counts alone.
+    pub shared: Option<SharedOptions>,
     /// `[server.tls]`.
     pub tls: Option<TlsConfig>,
     /// Logging.
@@ -64,6 +67,8 @@ pub struct Config {
     pub exchange_rates: Rates,
     /// Who may use the server.
     pub auth: AuthConfig,
+    /// What keys and projects may use, where they have no limits of their own.
+    pub limits: LimitsConfig,
     /// Folder of pulled model files.
     pub models_dir: PathBuf,
     /// Names are unique. Empty where all models are routed to upstreams.
@@ -218,6 +223,15 @@ pub enum CreateTotalTokens {
     Zero,
 }
 
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    /// Of each key.
+    pub per_key: LimitSettings,
+    /// Of each project.
+    pub per_project: LimitSettings,
+}
+
 /// `[auth]`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AuthConfig {
@@ -271,6 +285,8 @@ pub struct ModelConfig {
     pub min_context_tokens: u32,
     /// Length of an answer when the request sets none, tokens.
     pub max_output_tokens: u32,
+    /// What all together may use of it.
+    pub limits: LimitSettings,
     /// Whether the gateway keeps contexts of its own accord for what requests begin with.
     pub auto_context: bool,
     /// Temperature when the request sets none; `None`: the upstream's own.

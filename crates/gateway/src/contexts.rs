@@ -5,6 +5,7 @@
 
 mod cache;
 mod census;
+mod hot;
 mod implicit;
 mod living;
 mod sessions;
@@ -31,6 +32,7 @@ use crate::ledger::Entry;
 use crate::routing::{Model, Models};
 
 use cache::{ContextCache, Loaded};
+pub(crate) use hot::Hot;
 pub(crate) use implicit::Attached;
 use implicit::Implicit;
 use living::Living;
@@ -55,6 +57,8 @@ pub(crate) struct Contexts {
     clock: Clock,
     tasks: TaskTracker,
     cache: Arc<Mutex<ContextCache>>,
+    /// Where replicas share a Redis.
+    hot: Option<Arc<Hot>>,
     living: Arc<Living>,
     sessions: Arc<IdLocks>,
     loading: Arc<IdLocks>,
@@ -79,6 +83,7 @@ impl Contexts {
         limits: Limits,
         clock: Clock,
         tasks: TaskTracker,
+        hot: Option<Hot>,
     ) -> Self {
         let living = Arc::new(Living::new(
             limits.contexts_per_project_max,
@@ -93,6 +98,7 @@ impl Contexts {
             clock,
             tasks,
             cache: new_cache(),
+            hot: hot.map(Arc::new),
             living,
             sessions: Arc::default(),
             loading: Arc::default(),
@@ -120,6 +126,7 @@ impl Contexts {
             clock: Arc::clone(&self.clock),
             tasks: self.tasks.clone(),
             cache,
+            hot: self.hot.clone(),
             living: Arc::new(living),
             sessions: Arc::clone(&self.sessions),
             loading: Arc::clone(&self.loading),
@@ -319,7 +326,7 @@ impl Contexts {
             };
             let project = context.project.clone();
             let id = context.id.clone();
-            contexts.cache().insert(&context, &Loaded { content: Arc::new(content), prefix });
+            contexts.keep(&context, &Loaded { content: Arc::new(content), prefix });
             if answer.send(Ok(context)).is_ok() {
                 guard.keep();
                 contexts.events.context_created();
@@ -424,7 +431,15 @@ impl Contexts {
             // Another replica may have created it.
             self.living.insert(&context.into());
         }
-        let content = self.store.content(&context.project, &context.id).await;
+        // Only of a row that the store has just shown: what was deleted must not come back.
+        let hot = match (&self.hot, &stored) {
+            (Some(hot), Ok(_)) => hot.get(context).await,
+            _ => None,
+        };
+        let content = match hot {
+            Some(content) => Ok(content),
+            None => self.store.content(&context.project, &context.id).await,
+        };
         let mut content = content.map_err(|error| {
             if matches!(error, StoreError::NotFound) {
                 self.living.remove(&context.id);
@@ -441,9 +456,17 @@ impl Contexts {
             content: Arc::new(content),
             prefix,
         };
-        self.cache().insert(context, &loaded);
+        self.keep(context, &loaded);
         self.settle_removed(context, model);
         Ok(loaded)
+    }
+
+    /// Keeps what was loaded or made, for the next request here or at another replica.
+    fn keep(&self, context: &Context, loaded: &Loaded) {
+        self.cache().insert(context, loaded);
+        if let Some(hot) = &self.hot {
+            hot.put(context, &loaded.content, self.now());
+        }
     }
 
     /// After something was kept for a context: takes it back if the context was removed meanwhile.
@@ -498,6 +521,9 @@ impl Contexts {
         self.living.remove(&context.id);
         self.implicit.remove(context);
         self.cache().remove(&context.id);
+        if let Some(hot) = &self.hot {
+            hot.remove(&context.id);
+        }
         match self.models.resolve(&context.model) {
             Ok(model) => model.backend.release(&context.id),
             // Its model has left the configuration, and whatever answered for it may serve others still.

@@ -3,6 +3,7 @@
 //! Nothing listens before the gateway can answer: until then connections are refused, though the port is taken at once
 //! so that a wrong address fails before a model is fetched.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use data_encoding::HEXLOWER;
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::{Profile, UnixMillis};
 use holdfast_seal::Keyring;
+use holdfast_store::LimitSettings;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -26,6 +28,7 @@ use crate::models::{
     ModelError, ModelName, ModelReference, ModelStore, OpenModel, Progress, PullRequest, Source,
 };
 use crate::service::Service;
+use crate::shared::SharedOptions;
 use crate::telemetry::Telemetry;
 use crate::tls::{Certificates, Tls};
 use crate::webhooks::Webhooks;
@@ -669,6 +672,9 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
             response_seconds: config.responses.ttl_seconds,
             responses_per_project_max: config.responses.per_project_max,
             response_bytes_per_project_max: config.responses.bytes_per_project_max,
+            per_key: config.limits.per_key,
+            per_project: config.limits.per_project,
+            per_model: limits_of_models(config),
         },
         share_prefixes: match config.contexts.share_prefixes {
             SharePrefixes::Project => crate::app::SharePrefixes::Project,
@@ -685,10 +691,23 @@ fn app_options(config: &Config, models: Vec<ModelEntry>, salt: [u8; 32]) -> AppO
         salt,
         telemetry: None,
         webhooks: None,
+        // What is sealed in the database must not lie open beside it.
+        shared: config.shared.clone().map(|shared| SharedOptions {
+            contexts: shared.contexts && config.encryption.key.is_none(),
+            ..shared
+        }),
         ledger: config.ledger.clone(),
         budgets: budget_options(config),
         auth_required: config.auth.required,
     }
+}
+
+fn limits_of_models(config: &Config) -> HashMap<String, LimitSettings> {
+    let models = config.models.iter();
+    models
+        .filter(|model| model.limits != LimitSettings::default())
+        .map(|model| (model.name.clone(), model.limits))
+        .collect()
 }
 
 /// When the model came here, seconds since the Unix epoch.

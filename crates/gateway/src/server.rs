@@ -18,6 +18,7 @@ mod models;
 mod observe;
 mod openapi;
 mod passthrough;
+mod rates;
 mod reload;
 mod reply;
 mod responses;

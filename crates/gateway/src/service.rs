@@ -93,6 +93,12 @@ impl Service {
     /// The store can't be read.
     pub async fn start(self: &Arc<Self>) -> Result<(), StoreError> {
         let app = self.app();
+        // First, for what is taken up may be in there.
+        if let Some(shared) = &app.shared {
+            shared.connect().await;
+            app.tasks
+                .spawn(Arc::clone(shared).run(app.stopping.clone()));
+        }
         app.resume().await?;
         let service = Arc::clone(self);
         app.tasks

@@ -10,6 +10,7 @@ use holdfast::app::{
     Timeouts, UpstreamOptions, WorkerOptions,
 };
 use holdfast::service::Service;
+use holdfast::shared::SharedOptions;
 use holdfast::{keys, server};
 use holdfast_engine::{Engine, EngineOptions};
 use holdfast_protocol::Profile;
@@ -132,6 +133,7 @@ pub struct TestGatewayBuilder {
     salt: [u8; 32],
     ledger: LedgerOptions,
     rates: Rates,
+    shared: Option<SharedOptions>,
 }
 
 impl TestGateway {
@@ -151,6 +153,7 @@ impl TestGateway {
         };
         TestGatewayBuilder {
             ledger,
+            shared: None,
             clock: TestClock::default(),
             database: None,
             keys: Keyring::none(),
@@ -237,6 +240,13 @@ impl TestGatewayBuilder {
     #[must_use]
     pub fn auto_context(mut self) -> Self {
         self.auto_context = true;
+        self
+    }
+
+    /// With the Redis at this URL, which other gateways may share.
+    #[must_use]
+    pub fn shared(mut self, url: &str) -> Self {
+        self.shared = Some(SharedOptions::new(url));
         self
     }
 
@@ -351,6 +361,7 @@ impl TestGatewayBuilder {
             salt,
             ledger,
             rates,
+            shared,
         } = self;
         let is_shared = store.is_some();
         let store: Arc<dyn Store> = match (store, database) {
@@ -395,6 +406,7 @@ impl TestGatewayBuilder {
             catalog: Arc::new(catalog),
             salt,
             ledger,
+            shared,
             auth_required,
             ..AppOptions::new(models)
         };

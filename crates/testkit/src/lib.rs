@@ -9,9 +9,13 @@ mod client;
 mod clock;
 mod faults;
 mod gateway;
+mod redis_server;
+mod wire;
 
 pub use client::{Reply, TestClient};
 pub use clock::TestClock;
 pub use faults::{Action, FaultyStore, Gate, Operation};
 pub use gateway::{TestGateway, TestGatewayBuilder, fleet, upstream};
 pub use holdfast_store::conformance::postgres_server::PostgresServer;
+pub use redis_server::RedisServer;
+pub use wire::{Weather, Wire};

@@ -20,10 +20,20 @@ const BUDGETS_MAX: usize = 12;
 /// Largest limit of a budget. What is spent in a day is counted up to here.
 const AMOUNT_MAX: Decimal = Decimal::from_parts(9_000_000, 0, 0, false, 0);
 
-/// Limits of a key: none yet. One that nothing keeps to is refused, for people would rely on it.
-pub(super) const RATE_LIMITS: &[&str] = &[];
+/// Limits of a key.
+pub(super) const RATE_LIMITS: &[&str] = &[
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_requests",
+];
 /// Limits of a project; contexts belong to it and not to the key that made them.
-pub(super) const PROJECT_LIMITS: &[&str] = &["contexts", "context_tokens"];
+pub(super) const PROJECT_LIMITS: &[&str] = &[
+    "requests_per_minute",
+    "tokens_per_minute",
+    "concurrent_requests",
+    "contexts",
+    "context_tokens",
+];
 
 /// The fields of a request, all of them known ones.
 pub(super) struct Fields<'a> {

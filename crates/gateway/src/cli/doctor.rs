@@ -161,6 +161,9 @@ async fn examine(session: &Session) -> Vec<Check> {
             Check::warn("database", why.clone(), "run this where the server runs")
         }
     });
+    if let Some(shared) = &config.shared {
+        checks.push(operations::shared(shared).await);
+    }
     checks.push(operations::disk(data_dir.path()));
     checks.extend(operations::certificate(&config));
     let infos = models(&config, &mut checks);

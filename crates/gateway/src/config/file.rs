@@ -17,7 +17,10 @@ mod operations;
 mod read;
 mod upstreams;
 
-pub(super) use operations::{EncryptionTable, EventWord, Telemetry, TlsTable, WebhookTable};
+pub(super) use operations::{
+    EncryptionTable, EventWord, LimitsTable, RatesTable, SharedTable, Telemetry, TlsTable,
+    WebhookTable,
+};
 pub(super) use read::keys;
 use read::{list, table, tables};
 pub(super) use upstreams::{
@@ -67,6 +70,8 @@ pub(super) struct File {
     pub(super) server: Server,
     /// Where contexts, keys and responses are kept.
     pub(super) storage: Storage,
+    /// A Redis or Valkey that several servers share beside the database. Default: none.
+    pub(super) shared: SharedTable,
     /// What is written to standard error.
     pub(super) log: Log,
     /// Where traces and metrics are sent. Default: nowhere.
@@ -83,6 +88,8 @@ pub(super) struct File {
     pub(super) budgets: BudgetsTable,
     /// Who may use the server.
     pub(super) auth: Auth,
+    /// What keys and projects may use, where they have no limits of their own.
+    pub(super) limits: LimitsTable,
     /// Loaded model files. Without any: one engine `default` with the default model, unless all models have a `route`.
     pub(super) engines: Vec<EngineTable>,
     /// Accounts at providers, and servers of your own, that models may be routed to.
@@ -291,6 +298,9 @@ pub(super) struct ModelTable {
     /// Length of an answer when the request sets none, tokens. Default: 4096; with a `route` the smallest that the catalog
     /// knows of its models, else 4096.
     pub(super) max_output_tokens: Option<Located<u32>>,
+    /// What all together may use of it within a minute and at the same time: `requests_per_minute`, `tokens_per_minute`,
+    /// `concurrent_requests`. Default: no limits.
+    pub(super) limits: Option<Located<RatesTable>>,
     /// Whether the gateway notices what requests of a project begin with and keeps a context for it while that pays.
     /// Default: false.
     pub(super) auto_context: Option<Located<bool>>,
@@ -325,6 +335,7 @@ impl File {
             match key.get_ref().as_ref() {
                 "server" => file.server = table(value, "[server]", problems),
                 "storage" => file.storage = table(value, "[storage]", problems),
+                "shared" => file.shared = table(value, "[shared]", problems),
                 "log" => file.log = table(value, "[log]", problems),
                 "telemetry" => file.telemetry = table(value, "[telemetry]", problems),
                 "webhooks" => file.webhooks = tables(value, "webhooks", problems),
@@ -333,6 +344,7 @@ impl File {
                 "ledger" => file.ledger = table(value, "[ledger]", problems),
                 "budgets" => file.budgets = table(value, "[budgets]", problems),
                 "auth" => file.auth = table(value, "[auth]", problems),
+                "limits" => file.limits = table(value, "[limits]", problems),
                 "engines" => file.engines = tables(value, "engines", problems),
                 "upstreams" => file.upstreams = tables(value, "upstreams", problems),
                 "catalog" => file.catalog = table(value, "[catalog]", problems),

@@ -100,10 +100,12 @@ pub(super) fn resolve(
         file: path.map(Path::to_path_buf),
         storage: storage(&file.storage, &scope, &mut problems),
         encryption: storage::encryption(&file.storage, &scope, &mut problems),
+        shared: storage::shared(&file.shared, &scope, &mut problems),
         log: log(&file.log, environment, &mut problems),
         contexts,
         catalog: Arc::new(catalog),
         upstreams,
+        limits: operations::limits(&file.limits, &mut problems),
         auth: auth(&file.auth, &scope, server.listen, &mut problems),
         models_dir: environment
             .get("HOLDFAST_MODELS_DIR")

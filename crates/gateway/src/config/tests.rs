@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use holdfast_store::LimitSettings;
+
 use super::file::{self, keys};
 use super::*;
 
@@ -388,6 +390,7 @@ fn with_references(text: &str) -> Environment {
         let name = part.split('"').next().unwrap();
         let value = match name {
             "GOOGLE_SERVICE_ACCOUNT" => SERVICE_ACCOUNT,
+            "REDIS_URL" => "rediss://:0123456789abcdef@redis.internal:6379",
             "DATABASE_URL" => "postgres://holdfast:0123456789abcdef@db.internal/holdfast",
             _ => "0123456789abcdef",
         };
@@ -510,6 +513,9 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
         keys::<file::LedgerTable>(),
         keys::<file::Contexts>(),
         keys::<file::Auth>(),
+        keys::<file::LimitsTable>(),
+        keys::<file::SharedTable>(),
+        keys::<file::RatesTable>(),
         keys::<file::EngineTable>(),
         keys::<file::ModelTable>(),
         keys::<file::UpstreamTable>(),
@@ -521,7 +527,8 @@ fn the_annotated_example_shows_the_real_defaults_of_every_key() {
             mentioned.contains(key.as_str())
                 || text.contains(&format!("[upstreams.{key}]"))
                 || text.contains(&format!("[server.{key}]"))
-                || text.contains(&format!("[storage.{key}]")),
+                || text.contains(&format!("[storage.{key}]"))
+                || text.contains(&format!("[limits.{key}]")),
             "`{key}` is not in examples/holdfast.toml"
         );
     }
@@ -557,6 +564,36 @@ fn the_annotated_upstream_shows_the_real_defaults() {
             key == "cache" || block.contains(&format!("{key} = ")),
             "`{key}` is not in the block of the upstream"
         );
+    }
+}
+
+#[test]
+fn limits_are_those_that_are_written_and_none_else() {
+    let config = parse(
+        "[limits.per_key]\nrequests_per_minute = 60\n[limits.per_project]\ntokens_per_minute = 9\n\
+         [[models]]\nname = \"m\"\nlimits = { concurrent_requests = 3 }\n[[models]]\nname = \"n\"\n",
+    )
+    .unwrap();
+    let of = |limits: LimitSettings| {
+        let LimitSettings {
+            requests_per_minute,
+            tokens_per_minute,
+            concurrent_requests,
+            ..
+        } = limits;
+        (requests_per_minute, tokens_per_minute, concurrent_requests)
+    };
+    assert_eq!(of(config.limits.per_key), (Some(60), None, None));
+    assert_eq!(of(config.limits.per_project), (None, Some(9), None));
+    assert_eq!(of(config.models[0].limits), (None, None, Some(3)));
+    assert_eq!(of(config.models[1].limits), (None, None, None));
+    for wrong in [
+        "[limits.per_key]\nrequests_per_minute = 0\n",
+        "[limits.per_key]\nrequests_per_minuet = 1\n",
+        "[limits.per_keys]\nrequests_per_minute = 1\n",
+        "[[models]]\nname = \"m\"\nlimits = { tokens_per_minute = -1 }\n",
+    ] {
+        assert!(parse(wrong).is_err(), "{wrong}");
     }
 }
 

@@ -111,7 +111,7 @@ impl ContextCache {
     }
 }
 
-fn size(content: &ContextContent) -> usize {
+pub(super) fn size(content: &ContextContent) -> usize {
     let messages = content.initial.iter().chain(
         content
             .turns

@@ -263,9 +263,7 @@ impl Contexts {
             contexts.cache().remove(&context.id);
             let mut content = loaded.content;
             Arc::make_mut(&mut content).turns.push(append.turn);
-            contexts
-                .cache()
-                .insert(&committed, &Loaded { content, prefix });
+            contexts.keep(&committed, &Loaded { content, prefix });
             contexts.settle_removed(&committed, &model);
             if let Some(session) = session {
                 session.give_back().await;

@@ -13,8 +13,9 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 use rust_decimal::prelude::ToPrimitive;
 
-use super::{Events, ModelLabels, UpstreamLabels, clamp, upstream_labels};
+use super::{Events, ModelLabels, ResultLabels, UpstreamLabels, clamp, upstream_labels};
 use crate::admission::Admission;
+use crate::limits::Refusal;
 use crate::upstream::{Limiter, Spent, Target};
 
 const FIRST_TOKEN_BUCKETS_SECONDS: [f64; 13] = [
@@ -49,6 +50,13 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// What the limit is of, and whose it is in kind.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LimitLabels {
+    limit: &'static str,
+    of: &'static str,
+}
+
 type ByModel = Family<ModelLabels, Histogram, fn() -> Histogram>;
 type ByTarget = Family<UpstreamLabels, Histogram, fn() -> Histogram>;
 type Amount = Gauge<f64, AtomicU64>;
@@ -69,6 +77,10 @@ pub(super) struct Traffic {
     running: Gauge,
     queued: Gauge,
     shed: Family<ReasonLabels, Counter>,
+    limited: Family<LimitLabels, Counter>,
+    shared_up: Gauge,
+    shared_replicas: Gauge,
+    shared_contexts: Family<ResultLabels, Counter>,
     certificate_expiry: Gauge,
 }
 
@@ -95,6 +107,10 @@ impl Traffic {
             running: Gauge::default(),
             queued: Gauge::default(),
             shed: Family::default(),
+            limited: Family::default(),
+            shared_up: Gauge::default(),
+            shared_replicas: Gauge::default(),
+            shared_contexts: Family::default(),
             certificate_expiry: Gauge::default(),
         };
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
@@ -168,6 +184,26 @@ impl Traffic {
             "admission_refused",
             "Requests turned away because the server had too many",
             traffic.shed.clone(),
+        );
+        registry.register(
+            "limit_refusals",
+            "Requests refused because a key, a project or a model had reached a limit",
+            traffic.limited.clone(),
+        );
+        registry.register(
+            "shared_up",
+            "1 while the Redis of `[shared]` answers; 0 without one",
+            traffic.shared_up.clone(),
+        );
+        registry.register(
+            "shared_replicas",
+            "Servers that share this Redis and have given a sign of life lately, this one included",
+            traffic.shared_replicas.clone(),
+        );
+        registry.register(
+            "shared_contexts",
+            "Contexts that were looked for in the Redis that servers share",
+            traffic.shared_contexts.clone(),
         );
         registry.register(
             "tls_certificate_expiry_timestamp_seconds",
@@ -288,6 +324,34 @@ impl Events {
             .shed
             .get_or_create(&ReasonLabels { reason })
             .inc();
+    }
+
+    /// The Redis that servers share answers, or no longer does.
+    pub(crate) fn shared_is_up(&self, is_up: bool) {
+        self.traffic.shared_up.set(is_up.into());
+    }
+
+    /// A context was looked for there.
+    pub(crate) fn shared_context_sought(&self, is_there: bool) {
+        let result = if is_there { "hit" } else { "miss" };
+        self.traffic
+            .shared_contexts
+            .get_or_create(&ResultLabels { result })
+            .inc();
+    }
+
+    /// So many servers share it.
+    pub(crate) fn shared_replicas(&self, replicas: u64) {
+        self.traffic.shared_replicas.set(clamp(replicas));
+    }
+
+    /// A limit has been reached.
+    pub(crate) fn limited(&self, refusal: &Refusal) {
+        let labels = LimitLabels {
+            limit: refusal.what.as_str(),
+            of: refusal.subject.kind(),
+        };
+        self.traffic.limited.get_or_create(&labels).inc();
     }
 
     /// The listener shows a certificate that ends then, Unix seconds.

@@ -13,6 +13,7 @@ use rand::RngExt;
 use super::Ledger;
 use crate::auth::Principal;
 use crate::budgets::Payer;
+use crate::limits::Reservation;
 
 /// Longest name of a model that is written down as a request gave it, bytes.
 const REQUESTED_MODEL_BYTES_MAX: usize = 256;
@@ -78,6 +79,8 @@ struct Shared {
     warnings: Mutex<Vec<String>>,
     /// `None`: written.
     row: Mutex<Option<LedgerRecord>>,
+    /// What the limits of its key, project and model hold for it, until it is known what it has used.
+    reservation: Mutex<Option<Reservation>>,
 }
 
 impl Entry {
@@ -103,7 +106,19 @@ impl Entry {
             payer: OnceLock::new(),
             warnings: Mutex::default(),
             row: Mutex::new(Some(row)),
+            reservation: Mutex::default(),
         })))
+    }
+
+    /// Tokens have been reserved for it. They are settled when the row is written.
+    pub(crate) fn reserve(&self, reservation: Reservation) {
+        if let Some(shared) = &self.0 {
+            let has_row = lock(&shared.row);
+            // The row of one that has ended settles nothing any more.
+            if has_row.is_some() {
+                *lock(&shared.reservation) = Some(reservation);
+            }
+        }
     }
 
     /// Who asks. Without this there is no row: nobody's project has made the request.
@@ -255,6 +270,9 @@ impl Entry {
         let Some(mut row) = lock(&shared.row).take() else {
             return;
         };
+        if let Some(reservation) = lock(&shared.reservation).take() {
+            reservation.settle(counted_tokens(&row.usage));
+        }
         if row.key_id.is_none() {
             return;
         }
@@ -284,6 +302,12 @@ impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Entry")
     }
+}
+
+/// What counts towards limits: all but what was read from a cache.
+fn counted_tokens(usage: &BilledUsage) -> u64 {
+    let fresh = usage.input_tokens.saturating_sub(usage.cache_read_tokens);
+    fresh.saturating_add(usage.output_tokens)
 }
 
 /// Adds a charge to a row, unless that would add up different currencies.

@@ -94,6 +94,7 @@ fn changes(before: &Config, after: &Config) -> Vec<String> {
             server.reuse_port != new_server.reuse_port,
         ),
         ("ledger", before.ledger != after.ledger),
+        ("shared", before.shared != after.shared),
         ("storage", before.storage != after.storage),
         ("storage.encryption", before.encryption != after.encryption),
         ("server.data_dir", server.data_dir != new_server.data_dir),

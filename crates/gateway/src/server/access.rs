@@ -17,6 +17,7 @@ use super::surface::Surface;
 use crate::app::App;
 use crate::auth::Principal;
 use crate::keys::Secret;
+use crate::limits::Counted;
 
 /// Longest credential that is looked up, bytes.
 const CREDENTIAL_BYTES_MAX: usize = 512;
@@ -44,6 +45,12 @@ async fn with_scope(app: &App, scope: Option<KeyScope>, request: Request, next: 
         // What manages the gateway does not wait in line: a full server is one that wants managing.
         return next.run(request).await;
     }
+    let extensions = request.extensions();
+    let who = (extensions.get().cloned(), extensions.get().cloned());
+    let counted = match count(app, who).await {
+        Ok(counted) => counted,
+        Err(error) => return reply::error(&error),
+    };
     // Projects share the server, so that who asks must be known before anybody waits in line.
     let project = request.extensions().get::<Principal>();
     let project = project.map_or("", |principal| &principal.project);
@@ -51,12 +58,41 @@ async fn with_scope(app: &App, scope: Option<KeyScope>, request: Request, next: 
         Ok(admitted) => Arc::new(admitted),
         Err(shed) => {
             app.events.shed(shed.as_str());
+            if let Some(counted) = counted {
+                counted.void();
+            }
             return reply::error(&ApiError::overloaded(BUSY_RETRY_AFTER));
         }
     };
     let mut response = next.run(request).await;
-    response.extensions_mut().insert(admitted);
+    let extensions = response.extensions_mut();
+    extensions.insert(admitted);
+    if let Some(counted) = counted {
+        extensions.insert(counted);
+    }
     response
+}
+
+/// Counts the request towards the limits of its key and project.
+async fn count(
+    app: &App,
+    who: (Option<Principal>, Option<Trail>),
+) -> Result<Option<Arc<Counted>>, ApiError> {
+    let (Some(principal), Some(trail)) = who else {
+        return Ok(None);
+    };
+    match app.rates.admit(&principal).await {
+        Ok((counted, quotas)) => {
+            trail.set_counted(&counted);
+            trail.set_quotas(quotas);
+            Ok(Some(counted))
+        }
+        Err(refused) => {
+            trail.set_quotas(refused.quotas);
+            app.events.limited(&refused.refusal);
+            Err(refused.into())
+        }
+    }
 }
 
 /// Checks the key, and notes in the request who asks.

@@ -17,10 +17,12 @@ use serde_json::Value;
 
 use super::body::JsonBody;
 use super::observe::Trail;
+use super::rates;
 use super::reply::{self, Failure};
 use crate::app::{App, CreateTotalTokens, ModelSource};
 use crate::auth::Principal;
 use crate::contexts::Created;
+use crate::limits::Demand;
 use crate::upstream::amount;
 
 const LIST_LIMIT_DEFAULT: u32 = 20;
@@ -94,6 +96,9 @@ async fn create(
     trail.entry.set_requested_model(&create.model);
     let model = principal.model(&app.models, &create.model)?;
     trail.set_model(&model.entry.name);
+    let input = model.backend.estimate_tokens(&create.messages);
+    let demand = Demand::of_input(input.into());
+    rates::reserve(&app, &trail, &model.entry.name, demand).await?;
     let created = app
         .contexts
         .create(&principal.project, model, create, surface, &trail.entry)
@@ -243,7 +248,9 @@ pub(super) async fn fork(
 ) -> Result<Response, Failure> {
     let fork = body.decode(openai::decode_fork)?;
     let parent = app.contexts.get(&principal.project, &id).await?;
-    principal.model(&app.models, &parent.model)?;
+    let model = principal.model(&app.models, &parent.model)?;
+    // What it begins with is probably there.
+    rates::reserve(&app, &trail, &model.entry.name, Demand::of_input(0)).await?;
     let created = app
         .contexts
         .fork(&principal.project, &id, &fork, &trail.entry)

@@ -19,7 +19,9 @@ use holdfast_store::KeyScope;
 use super::body::JsonBody;
 use super::chat::{Caller, respond};
 use super::models::google_info;
+use super::rates;
 use super::reply::{self, Failure};
+use crate::limits::Demand;
 use path::{Call, Target};
 
 /// Contexts on a page when the request does not say: as many as Google's own services give.
@@ -114,6 +116,9 @@ pub(super) async fn call(
             caller.trail.entry.set_requested_model(&create.model);
             let model = principal.model(&app.models, &create.model)?;
             caller.trail.set_model(&model.entry.name);
+            let input = model.backend.estimate_tokens(&create.messages);
+            let demand = Demand::of_input(input.into());
+            rates::reserve(&app, &caller.trail, &model.entry.name, demand).await?;
             let created = app
                 .contexts
                 .create(

@@ -3,7 +3,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,14 +20,15 @@ use rand::RngExt;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::kinds::{kind_of, surface_of};
-use super::reply;
 use super::surface::Surface;
+use super::{rates, reply};
 use crate::admission::{Admitted, Shed};
 use crate::app::{App, Limits};
 use crate::auth::Principal;
 use crate::events::{Events, RequestFacts};
 use crate::idempotency::DeliveryGuard;
 use crate::ledger::{self, Entry};
+use crate::limits::{Counted, Quotas};
 use crate::telemetry::{self, RequestSpan, Trace};
 
 const REQUEST_ID: &str = "x-request-id";
@@ -62,6 +63,9 @@ struct Notes {
     model: Option<String>,
     usage: Option<Usage>,
     first_token: Option<Duration>,
+    /// What the request is counted as; not kept by this, for it ends with the answer.
+    counted: Option<Weak<Counted>>,
+    quotas: Quotas,
 }
 
 /// When a request must have been answered.
@@ -80,6 +84,21 @@ impl Trail {
         let mut notes = self.notes();
         notes.project = Some(principal.project.clone());
         notes.key_id = Some(principal.key_id.clone());
+    }
+
+    /// Notes that the request has been counted.
+    pub(super) fn set_counted(&self, counted: &Arc<Counted>) {
+        self.notes().counted = Some(Arc::downgrade(counted));
+    }
+
+    /// What the request is counted as, if it is, and its answer has not ended.
+    pub(super) fn counted(&self) -> Option<Arc<Counted>> {
+        self.notes().counted.as_ref()?.upgrade()
+    }
+
+    /// Notes what is left of its limits.
+    pub(super) fn set_quotas(&self, quotas: Quotas) {
+        self.notes().quotas = quotas;
     }
 
     /// Notes that the answer begins now; returns the time since the request's head.
@@ -180,7 +199,9 @@ pub(super) async fn observe(
     }
     let mut response = reply::in_dialect(surface, response);
     record.status = response.status().as_u16();
+    let quotas = record.trail.notes().quotas;
     let headers = response.headers_mut();
+    rates::add_headers(surface, headers, &quotas, app.now());
     if surface == Surface::Anthropic {
         headers.insert(ANTHROPIC_REQUEST_ID, request_id.clone());
     }
@@ -195,12 +216,13 @@ pub(super) async fn observe(
     }
     let permit = response.extensions_mut().remove();
     let admitted = response.extensions_mut().remove();
+    let counted = response.extensions_mut().remove();
     let delivery = response.extensions_mut().remove();
     response.map(|body| {
         Body::new(ObservedBody::new(
             body,
             record,
-            (permit, admitted),
+            (permit, admitted, counted),
             delivery,
         ))
     })
@@ -291,13 +313,17 @@ impl Drop for Record {
 }
 
 /// What a request takes until its answer has been written out.
-type Places = (Option<Arc<OwnedSemaphorePermit>>, Option<Arc<Admitted>>);
+type Places = (
+    Option<Arc<OwnedSemaphorePermit>>,
+    Option<Arc<Admitted>>,
+    Option<Arc<Counted>>,
+);
 
 /// A body that knows when it has been written out.
 struct ObservedBody {
     inner: Body,
     record: Record,
-    _places: Places,
+    places: Places,
     delivery: Option<Arc<DeliveryGuard>>,
 }
 
@@ -311,7 +337,7 @@ impl ObservedBody {
         let mut body = ObservedBody {
             inner,
             record,
-            _places: places,
+            places,
             delivery,
         };
         if body.inner.is_end_stream() {
@@ -324,6 +350,8 @@ impl ObservedBody {
         self.record.is_complete = true;
         // Answers of models have their rows already, with what is known at their ends.
         self.record.trail.entry.complete();
+        // Whoever has the end may send the next request at once.
+        self.places = (None, None, None);
         if let Some(delivery) = &self.delivery {
             delivery.written();
         }

@@ -23,9 +23,11 @@ use hyper::body::{Frame, SizeHint};
 
 use super::body::PassedBody;
 use super::chat::{self, Caller};
+use super::rates;
 use super::reply::Failure;
 use crate::app::ModelSource;
 use crate::backend::{RawAnswer, RawWork, TextWork};
+use crate::limits::Demand;
 use crate::routing::Model;
 
 /// Headers that say what the bytes of an answer are. Everything else an upstream says is said to the gateway.
@@ -179,6 +181,13 @@ async fn send(
     model: Arc<Model>,
     body: RawBody,
 ) -> Result<Response, ApiError> {
+    let input = match path {
+        RawPath::Embeddings | RawPath::Completions => rates::tokens_of(body.bytes().len()),
+        // The size of a picture or a sound says nothing; the answer may tell what it used.
+        _ => 0,
+    };
+    let demand = Demand::of_input(input);
+    rates::reserve(&caller.app, &caller.trail, &model.entry.name, demand).await?;
     let work = RawWork {
         project: caller.principal.project.clone(),
         entry: caller.trail.entry.clone(),
@@ -198,6 +207,15 @@ async fn complete(caller: Caller, model: Arc<Model>, body: &RawBody) -> Result<R
     let sampling = &mut request.sampling;
     sampling.temperature = sampling.temperature.or(model.entry.temperature);
     sampling.top_p = sampling.top_p.or(model.entry.top_p);
+    let prompts = request.prompts.iter();
+    let input: u64 = prompts.map(|prompt| rates::tokens_of(prompt.len())).sum();
+    let answers = request.prompts.len() as u64 * u64::from(request.choices);
+    let demand = Demand {
+        input,
+        output: answers.saturating_mul(request.max_tokens.into()),
+        is_output_given: true,
+    };
+    rates::reserve(&caller.app, &caller.trail, &model.entry.name, demand).await?;
     let head = ChatHead {
         id: chat::new_id("cmpl-"),
         created: caller.app.now().div_euclid(1000),

@@ -16,9 +16,11 @@ use serde_json::{Map, Value};
 
 use super::body::JsonBody;
 use super::chat::{Caller, Keep, respond_and_keep};
+use super::rates;
 use super::reply::{self, Failure};
 use crate::app::{App, ModelSource};
 use crate::auth::Principal;
+use crate::limits::Demand;
 use crate::responses::{Earlier, NewResponse, new_id};
 
 /// Items on a page when the request does not say, and at most.
@@ -171,6 +173,8 @@ async fn create_on(surface: Surface, caller: Caller, body: JsonBody) -> Result<R
                 app.now(),
             )
             .await?;
+        // A copy of the beginning is no answer, and nobody says what it cost.
+        rates::reserve(&app, &caller.trail, &model.entry.name, Demand::of_input(0)).await?;
         app.contexts
             .keep_beginning(&project, &model, &mut chat)
             .await;

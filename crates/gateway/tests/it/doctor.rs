@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use holdfast_emulators::Emulator;
 use holdfast_emulators::families::compatible::Compatible;
+use holdfast_testkit::RedisServer;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -52,6 +53,22 @@ async fn an_upstream_that_is_not_there_is_told() {
     let (verdict, detail) = &checks["upstream"];
     assert_eq!(verdict, "fail");
     assert!(detail.contains("can't be reached"), "{detail}");
+}
+
+#[tokio::test]
+async fn a_redis_that_is_not_there_is_a_warning_and_no_failure() {
+    let emulator = Emulator::start(Compatible::vllm()).await;
+    let folder = folder();
+    let mut redis = RedisServer::start();
+    let text = config(&emulator.url, "key", &["m"]);
+    let text = format!("{text}\n[shared]\nurl = \"{}\"\n", redis.url());
+    let (is_sound, checks) = examine(&folder, &text).await;
+    assert!(is_sound, "{checks:?}");
+    assert_eq!(checks["shared"].0, "ok");
+    redis.stop();
+    let (is_sound, checks) = examine(&folder, &text).await;
+    assert!(is_sound, "{checks:?}");
+    assert_eq!(checks["shared"].0, "warn", "{checks:?}");
 }
 
 #[tokio::test]

@@ -229,6 +229,25 @@ async fn limits_apply_from_the_next_request_on() {
 }
 
 #[tokio::test]
+async fn what_was_used_counts_under_new_limits_and_redis_needs_a_restart() {
+    let emulator = Emulator::start(Compatible::vllm()).await;
+    let text = config(&emulator.url, "key", &["m"]);
+    let limited =
+        |requests: u32| format!("{text}\n[limits.per_key]\nrequests_per_minute = {requests}\n");
+    let process = Process::start_in(folder(), &limited(100), |_| {}).await;
+    let client = process.client();
+    for _ in 0..100 {
+        client.get("/v1/models").await.ok();
+    }
+    let redis = "[shared]\nurl = \"redis://127.0.0.1:9\"\n";
+    process.write_config(&format!("{}{redis}", limited(2)));
+    assert_eq!(reload(&client).await["needs_restart"], json!(["shared"]));
+    let refused = client.get("/v1/models").await;
+    refused.error(429);
+    assert_eq!(refused.header("x-ratelimit-limit-requests"), "2");
+}
+
+#[tokio::test]
 async fn only_administrators_reload() {
     let (_emulator, process, client) = scene(&["m"]).await;
     let made = client.post("/admin/v1/keys", &json!({})).await.ok();

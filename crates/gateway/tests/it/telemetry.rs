@@ -339,10 +339,12 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 /// Metrics that a gateway on upstreams and a toy engine does not show.
-const RARE: [&str; 6] = [
+const RARE: [&str; 8] = [
     "holdfast_admission_refused_total",
     "holdfast_budget_refusals_total",
     "holdfast_budget_warnings_total",
+    "holdfast_limit_refusals_total",
+    "holdfast_shared_contexts_total",
     "holdfast_upstream_handles_made_total",
     "holdfast_upstream_pings_total",
     "holdfast_upstream_worker_requests_moved_total",

@@ -12,6 +12,7 @@ use crate::app::UpstreamOptions;
 use crate::cli::output::size;
 use crate::config::Config;
 use crate::serve::CERTIFICATE_WARN_SECONDS;
+use crate::shared::SharedOptions;
 use crate::upstream::{Probe, Probed, probe};
 
 /// Tokens that are signed with the time are refused beyond this by some providers.
@@ -33,6 +34,20 @@ pub(super) async fn upstreams(config: &Config, checks: &mut Vec<Check>) {
         }
     }
     checks.push(clock_check(&clocks, Timestamp::now()));
+}
+
+/// Asks the Redis that servers share. Without it a server goes on alone, so that this is no failure.
+pub(super) async fn shared(options: &SharedOptions) -> Check {
+    match options.probe().await {
+        Ok(()) => Check::ok("shared", "the Redis of `[shared]` answers"),
+        Err(why) => Check::warn(
+            "shared",
+            format!(
+                "the Redis of `[shared]`: {why}; each server counts its share of the limits alone"
+            ),
+            "check `shared.url`, and whether the Redis is there and reachable from here",
+        ),
+    }
 }
 
 fn upstream_check(upstream: &UpstreamOptions, probed: &Probed) -> Check {

@@ -50,6 +50,43 @@ pub(in crate::config) struct Telemetry {
     pub(in crate::config) service_name: Option<Located<String>>,
 }
 
+/// A Redis or Valkey in which several servers count together what keys, projects and models use. While it is away, each
+/// counts for itself.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct SharedTable {
+    /// Such as `redis://redis.internal:6379/0`, or `rediss://` for TLS. With a password in it, it is given by reference:
+    /// `env:NAME` or `file:PATH`. HOLDFAST_SHARED_URL wins. Default: none.
+    pub(in crate::config) url: Option<Located<String>>,
+    /// What the names of all keys begin with; the same for all servers that count together. Default: `holdfast`.
+    pub(in crate::config) prefix: Option<Located<String>>,
+    /// Whether servers over one PostgreSQL also hand each other the messages of contexts in use through it, as plain text.
+    /// Default: true.
+    pub(in crate::config) contexts: Option<Located<bool>>,
+}
+
+/// What keys and projects may use, where they have no limits of their own. Models have theirs in `[[models]]`.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct LimitsTable {
+    /// Of each key. Default: no limits.
+    pub(in crate::config) per_key: Option<Located<RatesTable>>,
+    /// Of each project, all its keys together. Default: no limits.
+    pub(in crate::config) per_project: Option<Located<RatesTable>>,
+}
+
+/// What may be used within a minute and at the same time.
+#[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(in crate::config) struct RatesTable {
+    /// Most requests within a minute. Default: no limit.
+    pub(in crate::config) requests_per_minute: Option<Located<u64>>,
+    /// Most tokens within a minute: input that was read from no cache, and output. Default: no limit.
+    pub(in crate::config) tokens_per_minute: Option<Located<u64>>,
+    /// Most requests at the same time. Default: no limit.
+    pub(in crate::config) concurrent_requests: Option<Located<u64>>,
+}
+
 /// A program that is told of events: JSON by POST, signed as Standard Webhooks does it.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

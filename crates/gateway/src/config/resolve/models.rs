@@ -3,6 +3,7 @@
 use super::super::file::{Located, ModelTable, RouteEntry, RouteTable};
 use super::super::problems::Problems;
 use super::super::{EngineConfig, ModelConfig, ModelSource, ProfileName};
+use super::operations;
 use super::values::{Names, did_you_mean, number, optional};
 use crate::app::{Catalog, RouteOptions, TargetOptions, UpstreamOptions};
 use crate::models::DEFAULT_ALIAS;
@@ -308,6 +309,7 @@ fn model(
             defaults.max_output_tokens.unwrap_or(OUTPUT_TOKENS),
             problems,
         ),
+        limits: operations::rates(&table.limits, problems),
         auto_context: table
             .auto_context
             .as_ref()

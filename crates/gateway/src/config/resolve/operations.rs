@@ -2,16 +2,23 @@
 
 use std::time::Duration;
 
-use super::super::TlsConfig;
-use super::super::file::{EventWord, Located, Server, Telemetry, WebhookTable};
+use super::super::file::{
+    EventWord, LimitsTable, Located, RatesTable, Server, Telemetry, WebhookTable,
+};
 use super::super::problems::Problems;
+use super::super::{LimitsConfig, TlsConfig};
 use super::upstreams::{check_url, headers};
-use super::values::{number, referred};
+use super::values::{number, optional, referred};
 use super::{Scope, Secrets};
+use holdfast_store::LimitSettings;
+
 use crate::keys::{CHOSEN_KEY_CHARACTERS_MIN, Secret};
 use crate::telemetry::TelemetryOptions;
 use crate::tls::{Tls, TlsFile, TlsFiles};
 use crate::webhooks::{EventKind, WebhookOptions};
+
+/// As for keys and projects: beyond this a number is no limit that anybody meant.
+const LIMIT_MAX: u64 = 1_000_000_000_000;
 
 /// `None` also where a file is not named, which has been reported.
 pub(super) fn tls(file: &Server, scope: &Scope<'_>, problems: &mut Problems) -> Option<TlsConfig> {
@@ -113,6 +120,27 @@ pub(super) fn webhooks(
         });
     }
     resolved
+}
+
+pub(super) fn limits(file: &LimitsTable, problems: &mut Problems) -> LimitsConfig {
+    LimitsConfig {
+        per_key: rates(&file.per_key, problems),
+        per_project: rates(&file.per_project, problems),
+    }
+}
+
+pub(super) fn rates(table: &Option<Located<RatesTable>>, problems: &mut Problems) -> LimitSettings {
+    let Some(table) = table else {
+        return LimitSettings::default();
+    };
+    let table = table.get();
+    let mut limit = |value, key| optional(value, key, 1..=LIMIT_MAX, problems);
+    LimitSettings {
+        requests_per_minute: limit(&table.requests_per_minute, "requests_per_minute"),
+        tokens_per_minute: limit(&table.tokens_per_minute, "tokens_per_minute"),
+        concurrent_requests: limit(&table.concurrent_requests, "concurrent_requests"),
+        ..LimitSettings::default()
+    }
 }
 
 fn kind(word: EventWord) -> EventKind {

@@ -7,12 +7,13 @@ use holdfast_seal::DataKey;
 use holdfast_store::PostgresOptions;
 
 use super::super::StorageConfig;
-use super::super::file::{Located, Storage};
+use super::super::file::{Located, SharedTable, Storage};
 use super::super::problems::Problems;
 use super::values::{number, secret};
 use super::{Scope, Secrets};
 use crate::data_key::{EncryptionConfig, KeySource};
 use crate::keys::Secret;
+use crate::shared::SharedOptions;
 
 /// The whole URL, where it may have a password in it.
 const BY_REFERENCE: &str =
@@ -135,6 +136,54 @@ fn key_source(
 
 fn is_key_reference(text: &str) -> bool {
     is_reference(text) || text.starts_with("command:")
+}
+
+/// `None` without a URL, and where it can't be had by a command that does not serve.
+pub(super) fn shared(
+    file: &SharedTable,
+    scope: &Scope<'_>,
+    problems: &mut Problems,
+) -> Option<SharedOptions> {
+    let (url, name, span) = if let Some(url) = scope.environment.get("HOLDFAST_SHARED_URL") {
+        (Ok(url.to_owned()), "HOLDFAST_SHARED_URL", None)
+    } else {
+        let url = file.url.as_ref()?;
+        let text = url.get().as_str();
+        // Problems show the line that they are about, and this one may have a password in it.
+        let span = is_reference(text).then(|| url.span());
+        (followed(text, scope), "`url` in [shared]", span)
+    };
+    let mut options = match url {
+        Ok(url) => SharedOptions::new(url),
+        Err(_) if scope.secrets == Secrets::Ignore => return None,
+        Err((why, help)) => {
+            problems.add_with_help(span, format!("{name}: {why}"), help);
+            return None;
+        }
+    };
+    if let Some(problem) = options.problem() {
+        problems.add_with_help(
+            span,
+            format!("{name}: {problem}"),
+            "write for example `redis://redis.internal:6379`",
+        );
+    }
+    if let Some(contexts) = &file.contexts {
+        options.contexts = *contexts.get();
+    }
+    if let Some(prefix) = &file.prefix {
+        let text = prefix.get();
+        let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if !(1..=64).contains(&text.len()) || !text.bytes().all(is_fit) {
+            problems.add_with_help(
+                Some(prefix.span()),
+                "`prefix` can't begin a key's name",
+                "use 1 to 64 letters, digits, `-`, `_` and `.`",
+            );
+        }
+        options.prefix.clone_from(text);
+    }
+    Some(options)
 }
 
 fn is_reference(text: &str) -> bool {

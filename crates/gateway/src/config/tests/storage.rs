@@ -194,3 +194,36 @@ fn the_example_for_several_servers_shares_database_and_salt() {
     assert!(matches!(config.storage, StorageConfig::Postgres(_)));
     assert!(config.contexts.salt.is_some());
 }
+
+#[test]
+fn what_servers_share_is_named_without_its_password() {
+    let none = parse("").unwrap();
+    assert!(none.shared.is_none());
+    let plain = parse(
+        "[shared]\nurl = \"redis://redis.internal:6379/2\"\nprefix = \"team.a\"\ncontexts = false\n",
+    );
+    let shared = plain.unwrap().shared.unwrap();
+    assert_eq!(shared.url.expose(), "redis://redis.internal:6379/2");
+    assert_eq!(shared.prefix, "team.a");
+    assert!(!shared.contexts);
+
+    let path = root().join("examples/replicas.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let config = Config::parse(&path, &text, &Flags::default(), &with_references(&text)).unwrap();
+    let shared = config.shared.unwrap();
+    assert_eq!(shared.prefix, "holdfast");
+    assert!(shared.contexts);
+    assert!(!format!("{shared:?}").contains("0123456789abcdef"));
+
+    for wrong in [
+        "url = \"redis://:hunter2@redis.internal\"",
+        "url = \"postgres://hunter2\"",
+        "url = \"env:NOT_hunter2\"",
+        "url = \"redis://h\"\nprefix = \"a b\"",
+        "url = \"redis://h\"\nprefix = \"\"",
+    ] {
+        let errors = parse(&format!("[shared]\n{wrong}\n")).unwrap_err();
+        let shown = errors.to_string().replace("NOT_hunter2", "");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+}

@@ -24,7 +24,9 @@ use crate::backend::{Answer, ChatWork};
 use crate::contexts::{Attached, OpenContext};
 use crate::idempotency::{Delivery, Fingerprint, Recorder};
 use crate::ledger::{Charge, Entry};
+use crate::limits::Demand;
 use crate::routing::Model;
+use crate::server::rates;
 use crate::telemetry::Operation;
 
 /// After so long without an event a stream gets a comment, so that nothing between here and the client gives up.
@@ -137,11 +139,19 @@ pub(super) async fn begin(
     }
 
     let max_tokens_given = request.max_tokens.is_some();
+    let choices = u64::from(request.choices);
     let max_tokens = request.max_tokens.unwrap_or(model.entry.max_output_tokens);
     let sampling = &mut request.sampling;
     sampling.temperature = sampling.temperature.or(model.entry.temperature);
     sampling.top_p = sampling.top_p.or(model.entry.top_p);
     let composed = compose_for(&model, open.as_ref(), request, max_tokens)?;
+    // What a context holds is read from a cache; where it is not, settling counts it.
+    let demand = Demand {
+        input: model.backend.estimate_tokens(&composed.new).into(),
+        output: choices.saturating_mul(max_tokens.into()),
+        is_output_given: max_tokens_given,
+    };
+    rates::reserve(&app, &trail, &model.entry.name, demand).await?;
     let head = ChatHead {
         id: new_id("chatcmpl-"),
         created: app.now().div_euclid(1000),
