@@ -104,3 +104,37 @@ def test_every_family_is_in_the_ledger_with_its_cost(mixed_gateway, admin):
     assert {group["model"] for group in usage["data"]} == {model_of(family) for family in FAMILIES}
     # Whoever runs a vLLM pays for its machine.
     assert priced == {model_of(family) for family in FAMILIES if family != "vllm"}
+
+
+def error_headers(error: Exception) -> dict:
+    response = getattr(error, "response", None)
+    return {name.lower(): value for name, value in response.headers.items()}
+
+
+@pytest.mark.parametrize("dialect", dialects.ALL, ids=lambda dialect: dialect.name)
+def test_a_key_with_a_limit(mixed_gateway, admin, dialect):
+    key = key_of(admin, f"slow-{dialect.name}", {}, limits={"requests_per_minute": 2})
+    client = dialect(mixed_gateway.url, key)
+    try:
+        for _ in range(2):
+            assert client.plain(model_of("openai"), "Hello").output > 0
+        error = refused(client, lambda: client.plain(model_of("openai"), "Hello"), 429)
+        headers = error_headers(error)
+        # One of two in a minute is there again after half of it.
+        assert 0 < int(headers["retry-after"]) <= 30
+        ours = "anthropic-ratelimit-requests-remaining" if dialect is dialects.AnthropicMessages else "x-ratelimit-remaining-requests"
+        assert headers[ours] == "0"
+    finally:
+        client.close()
+
+
+def test_a_key_that_may_keep_two_contexts(mixed_gateway, admin):
+    key = key_of(admin, "keeper", {}, limits={"contexts": 2})
+    with Wire(mixed_gateway.url, key) as wire:
+        held = [wire.create("smollm2", user(f"Text {number}"))["id"] for number in range(2)]
+        body = {"model": "smollm2", "messages": [user("One more")]}
+        answer = wire.post("/v1/context/create", json=body)
+        assert answer.status_code == 429
+        assert "This key has 2 living contexts" in answer.json()["error"]["message"]
+        wire.ok("DELETE", f"/v1/context/{held[0]}")
+        wire.create("smollm2", user("One more"))

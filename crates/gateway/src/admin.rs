@@ -34,28 +34,7 @@ pub(crate) struct Admin<'a> {
     pub(crate) audit: Audit<'a>,
 }
 
-/// Limits of a key; what is null is decided by the configuration.
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
-pub(crate) struct RateLimitsObject {
-    /// Requests that may begin within a minute.
-    requests_per_minute: Option<u64>,
-    /// Tokens of input and output within a minute.
-    tokens_per_minute: Option<u64>,
-    /// Requests that may run at the same time.
-    concurrent_requests: Option<u64>,
-}
-
-impl From<LimitSettings> for RateLimitsObject {
-    fn from(limits: LimitSettings) -> Self {
-        RateLimitsObject {
-            requests_per_minute: limits.requests_per_minute,
-            tokens_per_minute: limits.tokens_per_minute,
-            concurrent_requests: limits.concurrent_requests,
-        }
-    }
-}
-
-/// Limits of a project; what is null is decided by the configuration.
+/// Limits of a key or a project; what is null is decided by the configuration.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(crate) struct LimitsObject {
     /// Requests that may begin within a minute.

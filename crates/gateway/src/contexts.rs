@@ -35,7 +35,7 @@ use cache::{ContextCache, Loaded};
 pub(crate) use hot::Hot;
 pub(crate) use implicit::Attached;
 use implicit::Implicit;
-use living::Living;
+use living::{Bounds, Living};
 use sessions::IdLocks;
 pub(crate) use turns::OpenContext;
 
@@ -298,7 +298,10 @@ impl Contexts {
     ) -> Result<Created, ApiError> {
         let mut context = context;
         entry.set_context(context.id.as_str());
-        let guard = self.reserve(model, &context).await?;
+        if context.implicit.is_none() {
+            context.made_by = entry.payer().map(|payer| payer.key_id.clone());
+        }
+        let guard = self.reserve(model, &context, entry).await?;
         let backend = Arc::clone(&model.backend);
         let held = model.backend.hold(&context, &prefix, entry).await?;
         if let Some(tokens) = held.tokens
@@ -344,27 +347,40 @@ impl Contexts {
         })
     }
 
-    /// Counts the context towards its project's limits; taken back unless the guard is kept.
+    /// Counts the context towards the limits of its project, key and model; taken back unless the guard is kept.
     async fn reserve(
         &self,
         model: &Arc<Model>,
         context: &Context,
+        entry: &Entry,
     ) -> Result<CreateGuard, ApiError> {
         let counted = LivingContext::from(context);
-        let limits = match self.store.project(&context.project).await {
-            Ok(project) => project.settings.limits,
-            // Without keys nobody has made one.
-            Err(StoreError::NotFound) => LimitSettings::default(),
-            Err(error) => return Err(store_error(error)),
+        // What has no row in the ledger is nobody's request, and the configuration decides.
+        let terms = entry.payer().map(|payer| Arc::clone(&payer.terms));
+        let terms = terms.unwrap_or_default();
+        let of_model = self.limits.per_model.get(&context.model);
+        let (of_key, of_project) = (self.limits.per_key, self.limits.per_project);
+        let bounds = Bounds {
+            project: LimitSettings {
+                contexts: terms.project.limits.contexts.or(of_project.contexts),
+                context_tokens: (terms.project.limits.context_tokens).or(of_project.context_tokens),
+                ..terms.project.limits
+            },
+            key: LimitSettings {
+                contexts: terms.limits.contexts.or(of_key.contexts),
+                context_tokens: terms.limits.context_tokens.or(of_key.context_tokens),
+                ..terms.limits
+            },
+            model: of_model.copied().unwrap_or_default(),
         };
-        let reserve = || self.living.reserve(&counted, &limits);
+        let reserve = || self.living.reserve(&counted, &bounds);
         if reserve().is_err() {
             // Expired contexts that the sweeper has not met yet must not stand in the way.
             self.sweep().await.map_err(store_error)?;
             // Then those that nobody asked for by name go, the longest unused first.
-            while let Err(error) = reserve() {
-                if !self.evict_oldest(&context.project).await {
-                    return Err(error);
+            while let Err(full) = reserve() {
+                if !full.is_projects || !self.evict_oldest(&context.project).await {
+                    return Err(full.error);
                 }
             }
         }

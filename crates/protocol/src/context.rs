@@ -267,6 +267,10 @@ pub struct Context {
     /// holds, by which the next request finds it. Such contexts can be used by id but are not listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub implicit: Option<String>,
+    /// Public id of the key that made it, whose limits it counts for; none of implicit contexts, and of those that were
+    /// made without a key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub made_by: Option<String>,
 }
 
 /// A remembered message and its size.

@@ -189,6 +189,7 @@ pub fn sample_context(project: &str, created_at: UnixMillis) -> Context {
         version: 1,
         forked_from: None,
         implicit: None,
+        made_by: Some("key-sample".to_owned()),
     }
 }
 

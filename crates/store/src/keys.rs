@@ -18,7 +18,7 @@ pub struct LimitSettings {
     pub tokens_per_minute: Option<u64>,
     /// Requests that may run at the same time.
     pub concurrent_requests: Option<u64>,
-    /// Living contexts.
+    /// Living contexts; those that the gateway keeps of its own accord count for projects only.
     pub contexts: Option<u64>,
     /// Tokens in living contexts.
     pub context_tokens: Option<u64>,

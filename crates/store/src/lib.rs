@@ -184,6 +184,8 @@ pub struct LivingContext {
     pub prefix_tokens: u64,
     /// See [`Context::implicit`].
     pub implicit: Option<String>,
+    /// See [`Context::made_by`].
+    pub made_by: Option<String>,
 }
 
 impl From<&Context> for LivingContext {
@@ -194,6 +196,7 @@ impl From<&Context> for LivingContext {
             model: context.model.clone(),
             prefix_tokens: context.prefix_tokens,
             implicit: context.implicit.clone(),
+            made_by: context.made_by.clone(),
         }
     }
 }

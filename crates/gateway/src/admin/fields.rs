@@ -20,14 +20,8 @@ const BUDGETS_MAX: usize = 12;
 /// Largest limit of a budget. What is spent in a day is counted up to here.
 const AMOUNT_MAX: Decimal = Decimal::from_parts(9_000_000, 0, 0, false, 0);
 
-/// Limits of a key.
-pub(super) const RATE_LIMITS: &[&str] = &[
-    "requests_per_minute",
-    "tokens_per_minute",
-    "concurrent_requests",
-];
-/// Limits of a project; contexts belong to it and not to the key that made them.
-pub(super) const PROJECT_LIMITS: &[&str] = &[
+/// Limits of keys and of projects.
+pub(super) const LIMITS: &[&str] = &[
     "requests_per_minute",
     "tokens_per_minute",
     "concurrent_requests",

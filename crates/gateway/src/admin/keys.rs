@@ -6,10 +6,10 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::fields::{Fields, RATE_LIMITS};
+use super::fields::{Fields, LIMITS};
 use super::{
-    ATTEMPTS_MAX, Admin, BudgetSettings, PAGE_MAX, RateLimitsObject, changes, key_not_found,
-    seconds, store_error, wrong_cursor,
+    ATTEMPTS_MAX, Admin, BudgetSettings, LimitsObject, PAGE_MAX, changes, key_not_found, seconds,
+    store_error, wrong_cursor,
 };
 use crate::audit::{Act, not_noted};
 use crate::keys;
@@ -55,7 +55,7 @@ pub(crate) struct KeyRequest {
     /// Models that it may use: names, or beginnings of names followed by `*`; all of its project's when absent.
     models: Option<Vec<String>>,
     /// Its own limits.
-    limits: Option<RateLimitsObject>,
+    limits: Option<LimitsObject>,
     /// What it may spend; its project's budgets hold as well.
     budgets: Option<Vec<BudgetSettings>>,
 }
@@ -75,7 +75,7 @@ pub(crate) struct KeyPatch {
     /// Models that it may use.
     models: Option<Vec<String>>,
     /// Its own limits; those that are absent stay.
-    limits: Option<RateLimitsObject>,
+    limits: Option<LimitsObject>,
     /// What it may spend: all of them anew.
     budgets: Option<Vec<BudgetSettings>>,
 }
@@ -120,7 +120,7 @@ pub(crate) struct KeyObject {
     /// Models that it may use; empty: all of its project's.
     models: Vec<String>,
     /// Its own limits.
-    limits: RateLimitsObject,
+    limits: LimitsObject,
     /// What it may spend; GET /v1/budgets says what it has.
     budgets: Vec<BudgetSettings>,
 }
@@ -177,7 +177,7 @@ impl Admin<'_> {
         let record = KeyRecord {
             expires_at: self.expiry(&fields)?.flatten(),
             models: fields.models("models")?.unwrap_or_default(),
-            limits: fields.limits(RATE_LIMITS, record.limits)?,
+            limits: fields.limits(LIMITS, record.limits)?,
             budgets: fields.budgets("budgets")?.unwrap_or_default(),
             ..record
         };
@@ -257,7 +257,7 @@ impl Admin<'_> {
                     scopes: fields.scopes("scopes")?.unwrap_or(record.scopes),
                     expires_at: self.expiry(&fields)?.unwrap_or(record.expires_at),
                     models: fields.models("models")?.unwrap_or(record.models),
-                    limits: fields.limits(RATE_LIMITS, record.limits)?,
+                    limits: fields.limits(LIMITS, record.limits)?,
                     budgets: fields.budgets("budgets")?.unwrap_or(record.budgets),
                     ..record
                 })

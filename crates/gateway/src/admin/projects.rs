@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::fields::{Fields, PROJECT_LIMITS};
+use super::fields::{Fields, LIMITS};
 use super::{
     ATTEMPTS_MAX, Admin, BudgetSettings, LimitsObject, PAGE_MAX, changes, project_not_found,
     seconds, store_error,
@@ -225,7 +225,7 @@ fn settings(fields: &Fields<'_>, now: ProjectSettings) -> Result<ProjectSettings
         display_name: fields.label("display_name")?.unwrap_or(now.display_name),
         models: fields.models("models")?.unwrap_or(now.models),
         default_model: fields.model("default_model")?.unwrap_or(now.default_model),
-        limits: fields.limits(PROJECT_LIMITS, now.limits)?,
+        limits: fields.limits(LIMITS, now.limits)?,
         budgets: fields.budgets("budgets")?.unwrap_or(now.budgets),
     })
 }

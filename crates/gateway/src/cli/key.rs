@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::serve::DEFAULT_PROJECT;
 
 use super::administration::Administration;
-use super::limits::{self, BudgetArguments, LimitArguments};
+use super::limits::{self, BudgetArguments, ContextLimitArguments, LimitArguments};
 use super::output::plain;
 use super::{Failure, Session, seconds};
 
@@ -91,6 +91,8 @@ pub(super) struct KeyArguments {
     #[command(flatten)]
     limits: LimitArguments,
     #[command(flatten)]
+    context_limits: ContextLimitArguments,
+    #[command(flatten)]
     budgets: BudgetArguments,
 }
 
@@ -110,6 +112,7 @@ impl KeyArguments {
             body.insert("models".to_owned(), json!(self.models));
         }
         self.limits.add_to(&mut body);
+        self.context_limits.add_to(&mut body);
         self.budgets.add_to(&mut body)?;
         Ok(body)
     }

@@ -19,22 +19,49 @@ pub(super) struct Living {
 #[derive(Default)]
 struct Counts {
     contexts: HashMap<ContextId, Counted>,
-    projects: HashMap<Arc<str>, Total>,
+    totals: HashMap<Owner, Total>,
     tokens: u64,
 }
 
+/// Who or what contexts are counted for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Owner {
+    Project(Arc<str>),
+    /// By public id.
+    Key(Arc<str>),
+    Model(Arc<str>),
+}
+
 struct Counted {
-    project: Arc<str>,
     model: Arc<str>,
+    /// Its project; its key and model, unless the gateway keeps it of its own accord.
+    owners: Vec<Owner>,
     tokens: u64,
     /// Not while it is being made.
     is_stored: bool,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default, Clone, Copy)]
 struct Total {
     contexts: u64,
     tokens: u64,
+}
+
+/// What bounds a context that is about to be made. What is `None` is decided by the configuration for projects, and is no
+/// bound for keys and models.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bounds {
+    pub(super) project: LimitSettings,
+    pub(super) key: LimitSettings,
+    pub(super) model: LimitSettings,
+}
+
+/// Why no more contexts may be made.
+#[derive(Debug)]
+pub(super) struct Full {
+    pub(super) error: ApiError,
+    /// Whether removing others of the project would help.
+    pub(super) is_projects: bool,
 }
 
 impl Living {
@@ -57,30 +84,21 @@ impl Living {
         }
     }
 
-    /// Counts a context that is being made, if its project's limits allow one more: its own, or else those of the
-    /// configuration.
-    pub(super) fn reserve(
-        &self,
-        context: &LivingContext,
-        limits: &LimitSettings,
-    ) -> Result<(), ApiError> {
-        let contexts_max = limits.contexts.unwrap_or(self.contexts_max);
-        let tokens_max = limits.context_tokens.unwrap_or(self.tokens_max);
+    /// Counts a context that is being made, if the limits of its project, key and model allow one more.
+    pub(super) fn reserve(&self, context: &LivingContext, bounds: &Bounds) -> Result<(), Full> {
         let mut counts = self.counts();
-        let (contexts, held_tokens) = counts
-            .projects
-            .get(context.project.as_str())
-            .map_or((0, 0), |total| (total.contexts, total.tokens));
-        if contexts >= contexts_max {
-            return Err(limit_reached(format!(
-                "{contexts} living contexts, which is its limit"
-            )));
-        }
-        let tokens = context.prefix_tokens;
-        if held_tokens.saturating_add(tokens) > tokens_max {
-            return Err(limit_reached(format!(
-                "{held_tokens} tokens in living contexts; {tokens} more would exceed its limit of {tokens_max}"
-            )));
+        for owner in counts.owners(context) {
+            let limits = match owner {
+                Owner::Project(_) => LimitSettings {
+                    contexts: bounds.project.contexts.or(Some(self.contexts_max)),
+                    context_tokens: bounds.project.context_tokens.or(Some(self.tokens_max)),
+                    ..bounds.project
+                },
+                Owner::Key(_) => bounds.key,
+                Owner::Model(_) => bounds.model,
+            };
+            let held = counts.totals.get(&owner).copied().unwrap_or_default();
+            check(&owner, held, context.prefix_tokens, &limits)?;
         }
         counts.insert(context, false);
         self.publish(&counts);
@@ -141,19 +159,34 @@ impl Living {
 }
 
 impl Counts {
-    fn insert(&mut self, context: &LivingContext, is_stored: bool) {
-        let project = match self.projects.get_key_value(context.project.as_str()) {
-            Some((known, _)) => Arc::clone(known),
-            None => Arc::from(context.project.as_str()),
+    fn owners(&self, context: &LivingContext) -> Vec<Owner> {
+        let owner = |make: fn(Arc<str>) -> Owner, name: &str| {
+            let owner = make(Arc::from(name));
+            // The one that is there, so that each name is kept once.
+            let known = self.totals.get_key_value(&owner);
+            known.map_or(owner, |(known, _)| known.clone())
         };
+        let mut owners = vec![owner(Owner::Project, &context.project)];
+        if context.implicit.is_none() {
+            owners.push(owner(Owner::Model, &context.model));
+            let key = context.made_by.as_deref();
+            owners.extend(key.map(|key| owner(Owner::Key, key)));
+        }
+        owners
+    }
+
+    fn insert(&mut self, context: &LivingContext, is_stored: bool) {
+        let owners = self.owners(context);
         let tokens = context.prefix_tokens;
-        let total = self.projects.entry(Arc::clone(&project)).or_default();
-        total.contexts += 1;
-        total.tokens += tokens;
+        for owner in &owners {
+            let total = self.totals.entry(owner.clone()).or_default();
+            total.contexts += 1;
+            total.tokens += tokens;
+        }
         self.tokens += tokens;
         let counted = Counted {
-            project,
             model: Arc::from(context.model.as_str()),
+            owners,
             tokens,
             is_stored,
         };
@@ -166,8 +199,10 @@ impl Counts {
         };
         let before = std::mem::replace(&mut counted.tokens, tokens);
         self.tokens = self.tokens - before + tokens;
-        if let Some(total) = self.projects.get_mut(&counted.project) {
-            total.tokens = total.tokens - before + tokens;
+        for owner in &counted.owners {
+            if let Some(total) = self.totals.get_mut(owner) {
+                total.tokens = total.tokens - before + tokens;
+            }
         }
     }
 
@@ -176,24 +211,52 @@ impl Counts {
             return;
         };
         self.tokens -= counted.tokens;
-        if let Some(total) = self.projects.get_mut(&counted.project) {
-            total.contexts -= 1;
-            total.tokens -= counted.tokens;
-            if total.contexts == 0 {
-                self.projects.remove(&counted.project);
+        for owner in &counted.owners {
+            if let Some(total) = self.totals.get_mut(owner) {
+                total.contexts -= 1;
+                total.tokens -= counted.tokens;
+                if total.contexts == 0 {
+                    self.totals.remove(owner);
+                }
             }
         }
     }
 }
 
-fn limit_reached(state: String) -> ApiError {
+fn check(owner: &Owner, held: Total, tokens: u64, limits: &LimitSettings) -> Result<(), Full> {
+    let contexts = held.contexts;
+    if limits.contexts.is_some_and(|most| contexts >= most) {
+        let state = format!("{contexts} living contexts, which is its limit");
+        return Err(full(owner, &state));
+    }
+    let held = held.tokens;
+    match limits.context_tokens {
+        Some(most) if held.saturating_add(tokens) > most => Err(full(
+            owner,
+            &format!(
+                "{held} tokens in living contexts; {tokens} more would exceed its limit of {most}"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn full(owner: &Owner, state: &str) -> Full {
+    let whose = match owner {
+        Owner::Project(_) => "project",
+        Owner::Key(_) => "key",
+        Owner::Model(_) => "model",
+    };
     let mut error = ApiError::new(
         ErrorKind::RateLimited,
         format!(
-            "This project has {state}. Delete contexts, let them expire, or ask the operator for more."
+            "This {whose} has {state}. Delete contexts, let them expire, or ask the operator for more."
         ),
     );
     // Waiting a second, as SDKs do, does not help.
     error.should_retry = Some(false);
-    error
+    Full {
+        error,
+        is_projects: matches!(owner, Owner::Project(_)),
+    }
 }

@@ -218,3 +218,16 @@ fn routed_models_need_no_engine() {
     assert_eq!(options.upstreams.len(), 1);
     assert_eq!(options.salt, [7; 32]);
 }
+
+#[test]
+fn with_a_data_key_no_messages_go_to_redis() {
+    let text = "[shared]\nurl = \"redis://127.0.0.1:1\"\n";
+    let sealed = format!("{text}[storage.encryption]\nkey = \"env:DATA_KEY\"\n");
+    let key = "00".repeat(31) + "01";
+    let environment = Environment::from([("HOME", "/"), ("DATA_KEY", key.as_str())]);
+    for (text, contexts) in [(text, true), (&sealed, false)] {
+        let config = Config::parse(Path::new("x"), text, &Flags::default(), &environment).unwrap();
+        let options = app_options(&config, Vec::new(), [7; 32]);
+        assert_eq!(options.shared.unwrap().contexts, contexts, "{text}");
+    }
+}

@@ -403,3 +403,83 @@ async fn an_upstream_that_refuses_is_sent_fewer_at_once() {
     shown(&client, &limit(11)).await;
     client.post("/v1/chat/completions", &body).await.ok();
 }
+
+/// Those of others in its project do not count, nor those that the gateway keeps of its own accord.
+#[tokio::test]
+async fn a_key_has_a_bounded_number_of_contexts_and_tokens() {
+    let gateway = TestGateway::builder().start().await;
+    let admin = gateway.client();
+    let key = async |limits: Value| {
+        let body = json!({"limits": limits});
+        let made = admin.post("/admin/v1/keys", &body).await.ok();
+        admin.with_key(made["key"].as_str().unwrap())
+    };
+    let body = |tokens: usize| json!({"model": "tiny", "messages": [say("user", &"x".repeat(tokens - 8))], "ttl": 60});
+    let (one, other) = (
+        key(json!({"contexts": 2})).await,
+        key(json!({"context_tokens": 100})).await,
+    );
+    let first = one.post("/v1/context/create", &body(50)).await.ok();
+    one.post("/v1/context/create", &body(50)).await.ok();
+    let refused = one.post("/v1/context/create", &body(50)).await;
+    let error = refused.error(429);
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("This key has 2 living contexts"),
+        "{error}"
+    );
+    assert_eq!(refused.header("x-should-retry"), "false");
+    let path = format!("/v1/context/{}", first["id"].as_str().unwrap());
+    one.post(&format!("{path}/fork"), &json!({}))
+        .await
+        .error(429);
+    // Whoever forks pays for the fork.
+    other.post(&format!("{path}/fork"), &json!({})).await.ok();
+    other.post("/v1/context/create", &body(51)).await.error(429);
+    other.post("/v1/context/create", &body(50)).await.ok();
+    admin.post("/v1/context/create", &body(50)).await.ok();
+    // Whoever deletes makes room for the one that has made it.
+    other.delete(&path).await.ok();
+    one.post("/v1/context/create", &body(50)).await.ok();
+    one.post("/v1/context/create", &body(50)).await.error(429);
+    gateway.clock.advance(Duration::from_secs(60));
+    one.post("/v1/context/create", &body(50)).await.ok();
+}
+
+#[tokio::test]
+async fn a_model_has_a_bounded_number_of_contexts_of_all_projects() {
+    let gateway = TestGateway::builder()
+        .limits(|limits| {
+            let of_model = holdfast_store::LimitSettings {
+                contexts: Some(2),
+                ..Default::default()
+            };
+            limits.per_model.insert("tiny".to_owned(), of_model);
+        })
+        .start()
+        .await;
+    let client = gateway.client();
+    let other = gateway
+        .client_of("other", &[holdfast_store::KeyScope::Inference])
+        .await;
+    let body = |model: &str| json!({"model": model, "messages": [say("user", "hi")]});
+    client.post("/v1/context/create", &body("tiny")).await.ok();
+    other.post("/v1/context/create", &body("tiny")).await.ok();
+    let error = client
+        .post("/v1/context/create", &body("tiny"))
+        .await
+        .error(429);
+    assert!(
+        error["message"]
+            .as_str()
+            .unwrap()
+            .contains("This model has 2"),
+        "{error}"
+    );
+    client
+        .post("/v1/context/create", &body("gemini-2.0-flash"))
+        .await
+        .ok();
+}

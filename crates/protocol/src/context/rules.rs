@@ -169,6 +169,7 @@ impl Context {
             version: 1,
             forked_from: None,
             implicit: None,
+            made_by: None,
         })
     }
 
@@ -243,6 +244,7 @@ impl Context {
             version: 1,
             forked_from: Some((self.id.clone(), at_turn)),
             implicit: None,
+            made_by: None,
             ..self.clone()
         })
     }

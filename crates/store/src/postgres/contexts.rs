@@ -359,7 +359,7 @@ impl PostgresStore {
 
     async fn try_census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, Failure> {
         let rows = sqlx::query(
-            "SELECT id, project, model, prefix_tokens, implicit FROM contexts WHERE expires_at > $1",
+            "SELECT id, project, model, prefix_tokens, implicit, made_by FROM contexts WHERE expires_at > $1",
         )
         .bind(now)
         .fetch_all(&mut *self.connection().await?)

@@ -21,7 +21,7 @@ macro_rules! context_columns {
     () => {
         "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
          prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
-         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit, sealed"
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit, sealed, made_by"
     };
 }
 pub(super) use context_columns;
@@ -45,7 +45,7 @@ pub(super) fn insert_context(
         "INSERT INTO contexts (",
         context_columns!(),
         ") VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, \
-         $22, $23, $24, $25) RETURNING sequence"
+         $22, $23, $24, $25, $26) RETURNING sequence"
     ))
     .bind(context.id.to_string())
     .bind(context.project.clone())
@@ -71,7 +71,8 @@ pub(super) fn insert_context(
     .bind(to_json("tools", &words.tools)?)
     .bind(to_json("policy", &context.policy)?)
     .bind(sealed::seal_digest(keys, project, id, context.implicit.as_deref()))
-    .bind(sealed))
+    .bind(sealed)
+    .bind(context.made_by.clone()))
 }
 
 pub(super) fn context(keys: &Keyring, row: &PgRow) -> Result<Context, StoreError> {
@@ -113,6 +114,7 @@ pub(super) fn context(keys: &Keyring, row: &PgRow) -> Result<Context, StoreError
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
         implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        made_by: row.optional_word("made_by")?,
         id,
         project,
     })
@@ -157,6 +159,7 @@ pub(super) fn living_context(keys: &Keyring, row: &PgRow) -> Result<LivingContex
         model: text(row, "model")?,
         prefix_tokens: count(row, "prefix_tokens")?,
         implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        made_by: row.optional_word("made_by")?,
         id,
         project,
     })

@@ -253,7 +253,7 @@ impl ContextStore for SqliteStore {
 
     async fn census(&self, now: UnixMillis) -> Result<Vec<LivingContext>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, project, model, prefix_tokens, implicit FROM contexts WHERE expires_at > ?",
+            "SELECT id, project, model, prefix_tokens, implicit, made_by FROM contexts WHERE expires_at > ?",
         )
         .bind(now)
         .fetch_all(&self.readers)

@@ -19,7 +19,7 @@ macro_rules! context_columns {
     () => {
         "id, project, mode, profile, ttl_seconds, expiry, created_at, expires_at, initial_tokens, \
          prefix_tokens, turn_count, dropped_messages, version, forked_from, forked_at_turn, model, \
-         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit, sealed"
+         requested_model, truncation, tool_choice, display_name, metadata, tools, policy, implicit, sealed, made_by"
     };
 }
 pub(super) use context_columns;
@@ -49,7 +49,7 @@ pub(super) fn insert_context(
     Ok(sqlx::query(concat!(
         "INSERT INTO contexts (",
         context_columns!(),
-        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
+        ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING sequence"
     ))
     .bind(context.id.to_string())
     .bind(context.project.clone())
@@ -75,7 +75,8 @@ pub(super) fn insert_context(
     .bind(json("tools", serde_json::to_string(&words.tools))?)
     .bind(json("policy", serde_json::to_string(&context.policy))?)
     .bind(sealed::seal_digest(keys, project, id, context.implicit.as_deref()))
-    .bind(sealed))
+    .bind(sealed)
+    .bind(context.made_by.clone()))
 }
 
 pub(super) fn context(keys: &Keyring, row: &SqliteRow) -> Result<Context, StoreError> {
@@ -114,6 +115,7 @@ pub(super) fn context(keys: &Keyring, row: &SqliteRow) -> Result<Context, StoreE
         version: count(row, "version")?,
         forked_from: forked_from.zip(forked_at_turn),
         implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        made_by: row.optional_word("made_by")?,
         id,
         project,
     })
@@ -138,6 +140,7 @@ pub(super) fn living_context(keys: &Keyring, row: &SqliteRow) -> Result<LivingCo
         model: row.try_get("model").map_err(failure)?,
         prefix_tokens: count(row, "prefix_tokens")?,
         implicit: sealed::open_digest(keys, &project, &id, implicit)?,
+        made_by: row.optional_word("made_by")?,
         id,
         project,
     })

@@ -75,7 +75,7 @@ pub(in crate::config) struct LimitsTable {
     pub(in crate::config) per_project: Option<Located<RatesTable>>,
 }
 
-/// What may be used within a minute and at the same time.
+/// What may be used within a minute and at the same time, and stored.
 #[derive(Debug, Default, Clone, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(in crate::config) struct RatesTable {
@@ -85,6 +85,11 @@ pub(in crate::config) struct RatesTable {
     pub(in crate::config) tokens_per_minute: Option<Located<u64>>,
     /// Most requests at the same time. Default: no limit.
     pub(in crate::config) concurrent_requests: Option<Located<u64>>,
+    /// Most living contexts. Default: no limit for keys and models, `contexts.contexts_per_project_max` for projects.
+    pub(in crate::config) contexts: Option<Located<u64>>,
+    /// Most tokens in living contexts. Default: no limit for keys and models, `contexts.context_tokens_per_project_max` for
+    /// projects.
+    pub(in crate::config) context_tokens: Option<Located<u64>>,
 }
 
 /// A program that is told of events: JSON by POST, signed as Standard Webhooks does it.

@@ -139,7 +139,8 @@ pub(super) fn rates(table: &Option<Located<RatesTable>>, problems: &mut Problems
         requests_per_minute: limit(&table.requests_per_minute, "requests_per_minute"),
         tokens_per_minute: limit(&table.tokens_per_minute, "tokens_per_minute"),
         concurrent_requests: limit(&table.concurrent_requests, "concurrent_requests"),
-        ..LimitSettings::default()
+        contexts: limit(&table.contexts, "contexts"),
+        context_tokens: limit(&table.context_tokens, "context_tokens"),
     }
 }
 

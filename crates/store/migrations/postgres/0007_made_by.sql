@@ -1,0 +1,2 @@
+-- Public id of the key whose limits the context counts for.
+ALTER TABLE contexts ADD COLUMN made_by TEXT COLLATE "C";
