@@ -161,5 +161,6 @@ fn context(created_at: UnixMillis) -> Context {
         version: 1,
         forked_from: None,
         implicit: None,
+        made_by: None,
     }
 }

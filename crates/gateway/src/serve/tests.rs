@@ -6,7 +6,10 @@ use holdfast_store::{KeyStore, MemoryStore};
 use tempfile::TempDir;
 
 use super::first_key::ALL_SCOPES;
+use std::path::Path;
+
 use super::*;
+use crate::app::ModelSource;
 use crate::config::{Environment, Flags};
 use crate::keys;
 
