@@ -14,8 +14,10 @@ BENCH_VENV := target/venv-bench
 NGINX := target/nginx
 # How long `make fuzz` runs each target.
 export FUZZ_SECONDS ?= 120
+# How often `make chaos` kills a replica.
+export CHAOS_KILLS ?= 20
 
-.PHONY: build demo test test-rust test-clients lint bench fuzz setup-build setup-test setup-bench clean
+.PHONY: build demo test test-rust test-clients lint bench chaos fuzz setup-build setup-test setup-bench clean
 
 setup-build:
 	@scripts/setup.sh build
@@ -81,6 +83,10 @@ bench: setup-bench $(MODEL)
 		HOLDFAST_BIN=$(abspath $(BIN)) BENCH_PYTHON=$(abspath $(BENCH_VENV))/bin/python \
 		PATH="$$PATH:$(abspath $(NGINX))/usr/sbin" target/release/$$bench || exit 1; \
 	done
+
+## chaos: faults of disk, database, upstream and replicas only; CHAOS_KILLS asks for more kills than `make test` does
+chaos: setup-test
+	$(CARGO) test --release --locked --workspace --features holdfast-engine/llama --test it -- chaos
 
 ## fuzz: every decoder with bytes that nobody wrote, for FUZZ_SECONDS each
 fuzz: setup-build
