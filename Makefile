@@ -14,8 +14,12 @@ BENCH_VENV := target/venv-bench
 NGINX := target/nginx
 # How long `make fuzz` runs each target.
 export FUZZ_SECONDS ?= 120
+# How often `make chaos` kills a replica.
+export CHAOS_KILLS ?= 20
+# How long `make soak` runs; fractions are fine.
+HOURS ?= 1
 
-.PHONY: build demo test test-rust test-clients lint bench fuzz setup-build setup-test setup-bench clean
+.PHONY: build demo test test-rust test-clients lint bench chaos soak fuzz setup-build setup-test setup-bench clean
 
 setup-build:
 	@scripts/setup.sh build
@@ -81,6 +85,16 @@ bench: setup-bench $(MODEL)
 		HOLDFAST_BIN=$(abspath $(BIN)) BENCH_PYTHON=$(abspath $(BENCH_VENV))/bin/python \
 		PATH="$$PATH:$(abspath $(NGINX))/usr/sbin" target/release/$$bench || exit 1; \
 	done
+
+## chaos: faults of disk, database, upstream and replicas only; CHAOS_KILLS asks for more kills than `make test` does
+chaos: setup-test
+	$(CARGO) test --release --locked --workspace --features holdfast-engine/llama --test it -- chaos
+
+## soak: HOURS of mixed load; fails if memory, descriptors or latency grow, or the ledger misses a request
+soak: $(MODEL)
+	$(CARGO) build --release --locked -p holdfast-emulators
+	HOLDFAST_TEST_MODEL=$(abspath $(MODEL)) HOLDFAST_BIN=$(abspath $(BIN)) HOLDFAST_EMULATORS=$(abspath $(EMULATORS)) \
+		python3 benches/soak --hours $(HOURS)
 
 ## fuzz: every decoder with bytes that nobody wrote, for FUZZ_SECONDS each
 fuzz: setup-build

@@ -25,6 +25,7 @@ pub mod lifetime;
 pub mod listing;
 mod numbers;
 pub mod postgres_server;
+pub mod proxy;
 pub mod responses;
 pub mod sealing;
 pub mod stored;

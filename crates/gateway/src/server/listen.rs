@@ -77,9 +77,13 @@ pub async fn serve(
         let front = front.clone();
         let watcher = graceful.watcher();
         let acceptor = certificates.as_ref().map(Certificates::acceptor);
+        let stopping = shutdown.clone();
         connections.spawn(async move {
-            if !speaks_in_time(&stream).await {
-                return;
+            tokio::select! {
+                biased;
+                speaks = speaks_in_time(&stream) => if !speaks { return },
+                // A spare connection that some client keeps has no request to wait for.
+                () = stopping.cancelled() => return,
             }
             let Some(acceptor) = acceptor else {
                 return front.serve_connection(stream, watcher).await;

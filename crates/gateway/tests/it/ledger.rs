@@ -17,7 +17,7 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Everything that the ledger knows of the client's project, the latest first.
-async fn rows(client: &TestClient) -> Vec<Value> {
+pub(crate) async fn rows(client: &TestClient) -> Vec<Value> {
     rows_of(client, "").await
 }
 

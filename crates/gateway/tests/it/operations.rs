@@ -5,6 +5,7 @@ use std::time::Duration;
 use holdfast_testkit::{Action, Gate, Operation, TestGateway};
 use serde_json::json;
 
+use crate::process::{Process, config};
 use crate::{ask, create};
 
 #[tokio::test]
@@ -152,4 +153,19 @@ async fn stopping_lets_a_running_request_finish() {
             .await
             .is_err()
     );
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_holds_up_no_stop() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("key"), "key-1").unwrap();
+    let config = config("http://127.0.0.1:9", "key", &["m"]);
+    let process = Process::start_in(folder, &config, |_| {}).await;
+    let address = process.url.trim_start_matches("http://");
+    let silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    // Accepted after the silent one.
+    process.client().get("/v1/models").await.ok();
+    process.signal("TERM").await;
+    assert_eq!(process.ended().await, 0, "well before `drain_seconds`");
+    drop(silent);
 }

@@ -31,8 +31,26 @@ impl Process {
         config: &str,
         change: impl FnOnce(&mut Command),
     ) -> Process {
+        let command = program(&folder);
+        Self::start_command(command, folder, config, change).await
+    }
+
+    /// The same after a shell has done something first.
+    pub(crate) async fn start_by_shell(folder: TempDir, config: &str, first: &str) -> Process {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("{first}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_holdfast")]);
+        let command = in_folder(shell, &folder);
+        Self::start_command(command, folder, config, |_| {}).await
+    }
+
+    async fn start_command(
+        mut command: Command,
+        folder: TempDir,
+        config: &str,
+        change: impl FnOnce(&mut Command),
+    ) -> Process {
         std::fs::write(folder.path().join("holdfast.toml"), config).unwrap();
-        let mut command = program(&folder);
         let log = std::fs::File::create(folder.path().join("log")).unwrap();
         command.arg("serve").env("HOLDFAST_LISTEN", "127.0.0.1:0");
         change(&mut command);
@@ -94,6 +112,18 @@ impl Process {
         assert!(sent.unwrap().success());
     }
 
+    /// From now on it can write no file beyond so many bytes, as on a full disk; `None`: there is room again. Where it
+    /// does not ignore the signal `XFSZ`, a write beyond the limit ends it.
+    pub(crate) async fn limit_files(&self, bytes: Option<u64>) {
+        let id = self.child.id().unwrap().to_string();
+        let soft = bytes.map_or("unlimited".to_owned(), |bytes| bytes.to_string());
+        let limit = format!("--fsize={soft}:unlimited");
+        let command = Command::new("prlimit")
+            .args(["--pid", &id, &limit])
+            .status();
+        assert!(command.await.unwrap().success());
+    }
+
     /// Kills it with -9; what it leaves behind is in the folder.
     pub(crate) async fn killed(mut self) -> TempDir {
         self.child.kill().await.unwrap();
@@ -103,7 +133,10 @@ impl Process {
     /// Waits for its end.
     pub(crate) async fn ended(mut self) -> i32 {
         let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
-        ended.unwrap().unwrap().code().unwrap()
+        let Ok(ended) = ended else {
+            panic!("it does not end: {}", self.log());
+        };
+        ended.unwrap().code().unwrap()
     }
 
     /// Stops it as a service manager would; gives its folder.
@@ -150,7 +183,10 @@ impl Process {
 
 /// The program with a folder's configuration and data, and nothing of this process's environment that concerns it.
 fn program(folder: &TempDir) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
+    in_folder(Command::new(env!("CARGO_BIN_EXE_holdfast")), folder)
+}
+
+fn in_folder(mut command: Command, folder: &TempDir) -> Command {
     command
         .current_dir(folder.path())
         .env_clear()

@@ -8,8 +8,8 @@ use holdfast_emulators::families::compatible::Compatible;
 use holdfast_emulators::{Emulator, Fault};
 use holdfast_store::{ContextStore, LimitSettings, MemoryStore, PostgresOptions};
 use holdfast_testkit::{
-    PostgresServer, RedisServer, Reply, TestClient, TestClock, TestGateway, TestGatewayBuilder,
-    Weather, Wire, upstream,
+    PostgresServer, Proxy, RedisServer, Reply, TestClient, TestClock, TestGateway,
+    TestGatewayBuilder, Wire, upstream,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -171,20 +171,21 @@ async fn without_redis_each_has_its_share_and_with_it_both_count_together_again(
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_happens_to_the_wire_requests_go_on() {
     let redis = RedisServer::start();
-    let wire = Wire::to(redis.address()).await;
-    let url = format!("redis://{}", wire.address());
+    let proxy = Proxy::start(&redis.address().to_string()).await;
+    let url = format!("redis://{}", proxy.address);
     let gateway = builder(&url, |limits| limits.requests_per_minute = Some(100_000))
         .start()
         .await;
     let client = gateway.client();
-    for weather in [
-        Weather::Cut,
-        Weather::Stalled,
-        Weather::Slow(Duration::from_millis(400)),
+    for wire in [
+        Wire::Cut,
+        Wire::Stall,
+        Wire::Late(Duration::from_millis(400)),
+        Wire::Half(3),
     ] {
         shown(&client, "holdfast_shared_up 1").await;
         client.get("/v1/models").await.ok();
-        wire.set(weather);
+        proxy.set(wire);
         for _ in 0..5 {
             client.get("/v1/models").await.ok();
         }
@@ -194,8 +195,8 @@ async fn whatever_happens_to_the_wire_requests_go_on() {
             client.get("/v1/models").await.ok();
         }
         // Nobody waits for what is known to be away.
-        assert!(began.elapsed() < LONG / 3, "{weather:?}");
-        wire.set(Weather::Fair);
+        assert!(began.elapsed() < LONG / 3, "{wire:?}");
+        proxy.set(Wire::Pass);
     }
     shown(&client, "holdfast_shared_up 1").await;
 }

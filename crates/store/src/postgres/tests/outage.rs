@@ -1,12 +1,9 @@
 //! Servers that go away, come back, or fall silent.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
 use super::*;
+use crate::conformance::proxy::{Proxy, Wire};
 
 /// Beyond anything that a machine at work needs, and below what a defect would take.
 const LONG: Duration = Duration::from_secs(30);
@@ -83,58 +80,24 @@ async fn a_busy_pool_is_not_taken_for_an_outage() {
     store.list_keys(None).await.unwrap();
 }
 
-/// Passes bytes on between whoever connects and `server`, until it is told to swallow them.
-async fn wire(server: String, is_cut: std::sync::Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((client, _)) = listener.accept().await {
-            let upstream = TcpStream::connect(&server).await.unwrap();
-            let (from_client, to_client) = client.into_split();
-            let (from_server, to_server) = upstream.into_split();
-            tokio::spawn(pass(from_client, to_server, is_cut.clone()));
-            tokio::spawn(pass(from_server, to_client, is_cut.clone()));
-        }
-    });
-    port
-}
-
-async fn pass(
-    mut from: impl AsyncReadExt + Unpin,
-    mut to: impl AsyncWriteExt + Unpin,
-    is_cut: std::sync::Arc<AtomicBool>,
-) {
-    let mut bytes = [0; 4096];
-    while let Ok(length @ 1..) = from.read(&mut bytes).await {
-        if is_cut.load(Ordering::Relaxed) {
-            // As a network that has lost its way: neither an answer nor an end.
-            std::future::pending::<()>().await;
-        }
-        if to.write_all(&bytes[..length]).await.is_err() {
-            break;
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_swallows_everything_holds_nobody_up_for_ever() {
     let mut options = options().await;
     let address = options.url.split('@').nth(1).unwrap();
     let server = address.split('/').next().unwrap().to_owned();
-    let is_cut = std::sync::Arc::new(AtomicBool::new(false));
-    let port = wire(server.clone(), is_cut.clone()).await;
-    options.url = options.url.replace(&server, &format!("127.0.0.1:{port}"));
+    let proxy = Proxy::start(&server).await;
+    options.url = options.url.replace(&server, &proxy.address.to_string());
     options.connections_max = 2;
     options.connection_wait = Duration::from_millis(500);
     options.statement_time_max = Duration::from_millis(500);
     let store = PostgresStore::open(&options).await.unwrap();
     store.list_keys(None).await.unwrap();
 
-    is_cut.store(true, Ordering::Relaxed);
+    proxy.set(Wire::Stall);
     for _ in 0..4 {
         assert_unavailable(store.list_keys(None).await, "");
     }
-    is_cut.store(false, Ordering::Relaxed);
+    proxy.set(Wire::Pass);
     let began = Instant::now();
     while let Err(error) = store.list_keys(None).await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
