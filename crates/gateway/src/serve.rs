@@ -346,13 +346,14 @@ async fn listen(
         () = stopping.cancelled() => None,
         served = &mut served => Some(served),
     };
+    // It may also have been told in the instant between the two, and be over at once.
+    if stopping.is_cancelled() {
+        systemd::notify("STOPPING=1");
+        announce(Announcement::Stopping);
+    }
     let served = match early {
         Some(served) => served,
-        None => {
-            systemd::notify("STOPPING=1");
-            announce(Announcement::Stopping);
-            served.await
-        }
+        None => served.await,
     };
     served.map_err(|error| ServeError::new(format!("the server failed: {error}")))
 }

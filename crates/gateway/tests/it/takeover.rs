@@ -27,6 +27,9 @@ os.environ['LISTEN_PID'] = str(os.getpid())
 os.execv(sys.argv[1], sys.argv[1:])
 ";
 
+/// How long what must come may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("key"), "key-one").unwrap();
@@ -124,7 +127,8 @@ async fn a_service_managers_socket_is_used_and_it_is_told_when_all_is_ready() {
     .await;
     let next = async || {
         let mut message = [0; 64];
-        let length = told.recv(&mut message).await.unwrap();
+        let received = tokio::time::timeout(PATIENCE, told.recv(&mut message)).await;
+        let length = received.unwrap().unwrap();
         String::from_utf8_lossy(&message[..length]).into_owned()
     };
     assert_eq!(next().await, "READY=1");

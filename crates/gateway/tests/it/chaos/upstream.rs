@@ -24,7 +24,10 @@ const HALF: [u64; 2] = [600, 4000];
 const SLOW: u64 = 200_000;
 
 /// And with which it is not.
-const TOO_SLOW: u64 = 300;
+const TOO_SLOW: u64 = 100;
+
+/// For an upstream's answer to begin and to go on; much for a machine at work.
+const WAIT: Duration = Duration::from_secs(3);
 
 /// A gateway with the models `m` (behind the wire), `other` (beside it) and `both` (behind it, and else beside it).
 struct Scene {
@@ -41,9 +44,9 @@ impl Scene {
         let beside = Emulator::start(OpenAi::new()).await;
         let proxy = Proxy::start(emulator.url.trim_start_matches("http://")).await;
         let mut behind = upstream("openai", &format!("http://{}/v1", proxy.address), "key-1");
-        behind.timeouts.first_byte = Duration::from_millis(700);
-        behind.timeouts.idle = Duration::from_millis(700);
-        behind.timeouts.total = Duration::from_millis(1500);
+        behind.timeouts.first_byte = WAIT;
+        behind.timeouts.idle = WAIT;
+        behind.timeouts.total = 2 * WAIT;
         behind.retry.retries_max = 0;
         behind.retry.breaker_failures = u32::MAX;
         let mut other = upstream("openai", &format!("{}/v1", beside.url), "key-2");
@@ -198,7 +201,7 @@ async fn a_wire_that_breaks_under_streams_ends_them_with_an_error_and_nothing_el
     for surface in [OPENAI, ANTHROPIC] {
         for wire in [Wire::Cut, Wire::Stall] {
             scene.proxy.set(Wire::Pass);
-            let drip = Fault::SlowDrip(Duration::from_millis(8));
+            let drip = Fault::SlowDrip(Duration::from_millis(15));
             scene.emulator.faults().next(drip);
             let request = scene.client.request(reqwest::Method::POST, surface);
             let mut response = request.json(&body("m", true)).send().await.unwrap();
