@@ -367,11 +367,13 @@ impl Budgets {
     fn warn(&self, entry: &Entry, payer: &Payer, standings: &[Standing], tallies: &[Vec<Tally>]) {
         for (standing, tallies) in standings.iter().zip(tallies) {
             let Some(soft) = standing.soft else { continue };
-            let Ok(used) = self.used(standing, tallies) else {
+            // What is reserved will mostly cost less, and a warning should be true.
+            let spent = tallies.iter().map(|it| (it.currency.as_str(), it.spent));
+            let Ok(spent) = self.options.rates.sum(spent, standing.currency) else {
                 continue;
             };
-            if used >= soft {
-                entry.warn(standing.warning(used));
+            if spent >= soft {
+                entry.warn(standing.warning(spent));
                 self.events.budget_warned(standing.is_of_key());
                 self.tell(payer, standing, false);
             }

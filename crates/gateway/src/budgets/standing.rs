@@ -98,16 +98,16 @@ impl Standing {
     }
 
     /// The value of the warning header.
-    pub(super) fn warning(&self, used: Decimal) -> String {
+    pub(super) fn warning(&self, spent: Decimal) -> String {
         let limit = |word: &str, amount: Option<Decimal>| {
             amount.map_or_else(String::new, |amount| format!("; {word}={}", shown(amount)))
         };
         format!(
-            "{} {}; currency={}; used={}{}{}",
+            "{} {}; currency={}; spent={}{}{}",
             self.whose(),
             self.period.as_str(),
             self.currency,
-            shown(used),
+            shown(spent),
             limit("soft", self.soft),
             limit("hard", self.hard),
         )

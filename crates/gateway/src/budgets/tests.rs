@@ -136,7 +136,7 @@ fn warnings_name_the_budget_and_fit_into_a_header() {
     );
     assert_eq!(
         standing.warning(decimal("80.123456789")),
-        "project monthly; currency=USD; used=80.123457; soft=80; hard=100.5"
+        "project monthly; currency=USD; spent=80.123457; soft=80; hard=100.5"
     );
     assert_eq!(standing.name(), "the project's monthly budget");
     assert_eq!(

@@ -215,7 +215,7 @@ async fn a_keys_budget_and_its_projects_both_hold() {
     assert!(
         answered
             .header("x-holdfast-budget-warning")
-            .starts_with("key daily; currency=USD; used=0")
+            .starts_with("key daily; currency=USD; spent=0")
     );
     let answered = ask(&other, 2000).await;
     answered.ok();
