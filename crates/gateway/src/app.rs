@@ -332,6 +332,7 @@ impl App {
             .as_ref()
             .filter(|_| hands_contexts && store.is_shared())
             .map(|shared| Hot::new(Arc::clone(shared), Arc::clone(&events), tasks.clone()));
+        let leases = shared.clone();
         let shared = shared.map(|shared| Arc::new(SharedLimiter::new(shared)));
         let limiter: Arc<dyn Limiter> = match &shared {
             Some(shared) => Arc::clone(shared) as _,
@@ -369,6 +370,7 @@ impl App {
             Arc::clone(&clock),
             tasks.clone(),
             hot,
+            leases,
         );
         let responses = Responses::new(
             Arc::clone(&store),

@@ -7,6 +7,7 @@ mod cache;
 mod census;
 mod hot;
 mod implicit;
+mod leases;
 mod living;
 mod sessions;
 mod sweeper;
@@ -30,11 +31,13 @@ use crate::backend::{PrefixContent, PreparedPrefix};
 use crate::events::Events;
 use crate::ledger::Entry;
 use crate::routing::{Model, Models};
+use crate::shared::Shared;
 
 use cache::{ContextCache, Loaded};
 pub(crate) use hot::Hot;
 pub(crate) use implicit::Attached;
 use implicit::Implicit;
+use leases::Leases;
 use living::{Bounds, Living};
 use sessions::IdLocks;
 pub(crate) use turns::OpenContext;
@@ -59,6 +62,7 @@ pub(crate) struct Contexts {
     cache: Arc<Mutex<ContextCache>>,
     /// Where replicas share a Redis.
     hot: Option<Arc<Hot>>,
+    leases: Arc<Leases>,
     living: Arc<Living>,
     sessions: Arc<IdLocks>,
     loading: Arc<IdLocks>,
@@ -84,7 +88,9 @@ impl Contexts {
         clock: Clock,
         tasks: TaskTracker,
         hot: Option<Hot>,
+        shared: Option<Arc<Shared>>,
     ) -> Self {
+        let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), shared);
         let living = Arc::new(Living::new(
             limits.contexts_per_project_max,
             limits.context_tokens_per_project_max,
@@ -99,6 +105,7 @@ impl Contexts {
             tasks,
             cache: new_cache(),
             hot: hot.map(Arc::new),
+            leases: Arc::new(leases),
             living,
             sessions: Arc::default(),
             loading: Arc::default(),
@@ -127,6 +134,7 @@ impl Contexts {
             tasks: self.tasks.clone(),
             cache,
             hot: self.hot.clone(),
+            leases: Arc::clone(&self.leases),
             living: Arc::new(living),
             sessions: Arc::clone(&self.sessions),
             loading: Arc::clone(&self.loading),

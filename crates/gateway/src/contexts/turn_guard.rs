@@ -1,22 +1,18 @@
-//! The right to one turn of a session: a lock within this server and, where others may write to the store, a lease
-//! there. The lease only keeps two servers from doing the same work; that no turn is lost is the version's doing.
+//! The right to one turn of a session: a lock within this server and, where others may write to the store, a lease. The lease only keeps two servers from doing the same work; that no turn is lost is the version's doing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_protocol::{ApiError, ContextId, UnixMillis};
+use holdfast_protocol::{ApiError, ContextId};
 use rand::RngExt;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::leases::{Leases, Place};
 use super::sessions::IdGuard;
 use super::{Contexts, store_error};
-use crate::app::{Clock, Store};
-
-/// A server that was killed in the middle of a turn keeps others from the session for so long, milliseconds.
-const LEASE_MS: UnixMillis = 15_000;
 
 /// Well before the lease runs out.
 const RENEW_EVERY: Duration = Duration::from_secs(5);
@@ -34,9 +30,10 @@ pub(crate) struct TurnGuard {
 }
 
 struct Lease {
-    store: Arc<dyn Store>,
+    leases: Arc<Leases>,
+    place: Place,
     tasks: TaskTracker,
-    name: String,
+    id: ContextId,
     owner: String,
     renewal: JoinHandle<()>,
     stop: CancellationToken,
@@ -69,54 +66,41 @@ impl Contexts {
     }
 
     async fn lease(&self, id: &ContextId, until: Instant) -> Result<Lease, ApiError> {
-        let name = format!("session {id}");
         // Of its own for each turn, so that giving one back late takes nothing from the next.
         let owner: [u8; 16] = rand::rng().random();
         let owner = data_encoding::HEXLOWER.encode(&owner);
-        while !renew(&*self.store, &self.clock, &name, &owner)
-            .await
-            .map_err(store_error)?
-        {
+        let place = loop {
+            if let Some(place) = self.leases.take(id, &owner).await.map_err(store_error)? {
+                break place;
+            }
             if Instant::now() >= until {
                 return Err(ApiError::context_busy());
             }
             tokio::time::sleep(LOOK_EVERY).await;
-        }
+        };
         let stop = CancellationToken::new();
         let renewal = {
-            let stop = stop.clone();
-            let (store, clock) = (Arc::clone(&self.store), Arc::clone(&self.clock));
-            let (name, owner) = (name.clone(), owner.clone());
+            let (leases, stop) = (Arc::clone(&self.leases), stop.clone());
+            let (id, owner) = (id.clone(), owner.clone());
             async move {
                 while tokio::time::timeout(RENEW_EVERY, stop.cancelled())
                     .await
                     .is_err()
                 {
-                    if let Err(error) = renew(&*store, &clock, &name, &owner).await {
-                        tracing::debug!(%error, "a session's lease can't be renewed");
-                    }
+                    leases.renew(place, &id, &owner).await;
                 }
             }
         };
         Ok(Lease {
-            store: Arc::clone(&self.store),
+            leases: Arc::clone(&self.leases),
+            place,
             tasks: self.tasks.clone(),
-            name,
+            id: id.clone(),
             owner,
             renewal: tokio::spawn(renewal),
             stop,
         })
     }
-}
-
-async fn renew(
-    store: &dyn Store,
-    clock: &Clock,
-    name: &str,
-    owner: &str,
-) -> Result<bool, holdfast_store::StoreError> {
-    let now = clock();
-    store.acquire_lease(name, owner, now + LEASE_MS, now).await
 }
 
 impl TurnGuard {
@@ -133,9 +117,7 @@ impl Lease {
         // First to its end: one that came later would take the lease again, for nobody.
         self.stop.cancel();
         let _ = self.renewal.await;
-        if let Err(error) = self.store.release_lease(&self.name, &self.owner).await {
-            tracing::debug!(%error, "a session's lease can't be given back, and runs out");
-        }
+        self.leases.leave(self.place, &self.id, &self.owner).await;
     }
 }
 

@@ -8,8 +8,8 @@ use holdfast_emulators::families::compatible::Compatible;
 use holdfast_emulators::{Emulator, Fault};
 use holdfast_store::{ContextStore, LimitSettings, MemoryStore, PostgresOptions};
 use holdfast_testkit::{
-    PostgresServer, Proxy, RedisServer, Reply, TestClient, TestClock, TestGateway,
-    TestGatewayBuilder, Wire, upstream,
+    Action, Gate, Operation, PostgresServer, Proxy, RedisServer, Reply, TestClient, TestClock,
+    TestGateway, TestGatewayBuilder, Wire, upstream,
 };
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -296,4 +296,61 @@ async fn sessions_over_postgres_and_redis_stay_in_order_and_a_revoked_key_is_ref
     here.delete(&key).await.ok();
     clock.advance(Duration::from_secs(1));
     used.get("/v1/models").await.error(401);
+}
+
+/// A turn's lease is in Redis. If Redis goes in the middle of a turn, another server may take the turn up: then one of the
+/// two is refused, and none is lost or there by half.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sessions_lease_is_in_redis_and_its_order_does_not_depend_on_it() {
+    let mut redis = RedisServer::start();
+    let options = PostgresOptions::new(PostgresServer::shared().database().await);
+    let clock = TestClock::default();
+    let start = async || {
+        let builder = builder(&redis.url(), |limits| {
+            limits.concurrent_requests = Some(100)
+        });
+        let builder = builder.clock(&clock).postgres(&options).await;
+        builder.start().await
+    };
+    let (one, other) = (start().await, start().await);
+    let (here, there) = (one.client(), one.client().at(&other));
+    for client in [&here, &there] {
+        shown(client, "holdfast_shared_up 1").await;
+    }
+    let id = create(&here, json!({"mode": "session"})).await;
+    let begin = async |text: &'static str| {
+        let gate = Gate::default();
+        one.store
+            .plan(Operation::AppendTurn, [Action::Wait(gate.clone())]);
+        let (client, id) = (here.clone(), id.clone());
+        let asking = tokio::spawn(async move { ask(&client, &id, text).await });
+        gate.reached().await;
+        (gate, asking)
+    };
+
+    let (gate, asking) = begin("one").await;
+    let lease = format!("EXISTS holdfast:turn:{id}");
+    assert!(redis.ask(&lease).starts_with(":1"));
+    ask(&there, &id, "two").await.error(403);
+    gate.open();
+    asking.await.unwrap().ok();
+    ask(&there, &id, "two").await.ok();
+    assert!(redis.ask(&lease).starts_with(":0"), "given back");
+
+    let (gate, asking) = begin("three").await;
+    redis.stop();
+    shown(&there, "holdfast_shared_up 0").await;
+    ask(&there, &id, "four").await.ok();
+    gate.open();
+    let late = asking.await.unwrap();
+    assert_eq!(late.status, 403, "{}", late.text());
+    let path = format!("/v1/context/{id}");
+    for client in [&here, &there] {
+        assert_eq!(client.get(&path).await.ok()["turns"], 3);
+    }
+    ask(&here, &id, "five").await.ok();
+    redis.start_again();
+    shown(&here, "holdfast_shared_up 1").await;
+    ask(&here, &id, "six").await.ok();
+    assert_eq!(there.get(&path).await.ok()["turns"], 5);
 }
