@@ -1,15 +1,22 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::os::unix::fs::PermissionsExt;
-
 use super::*;
 
 const KEY: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 fn script(folder: &Path, text: &str) -> EncryptionConfig {
-    let path = folder.join("give-key");
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+    // By another process: a program that some process has open for writing can't be run, and a test beside this one may
+    // be starting a process, which has for an instant what this one has open.
+    let written = std::process::Command::new("sh")
+        .args([
+            "-c",
+            "printf '%s\\n' '#!/bin/sh' \"$1\" > give-key && chmod 700 give-key",
+            "sh",
+            text,
+        ])
+        .current_dir(folder)
+        .status();
+    assert!(written.unwrap().success());
     EncryptionConfig {
         key: KeySource::command("./give-key one two", folder),
         previous: Vec::new(),
