@@ -22,7 +22,7 @@ use crate::auth::Authenticator;
 use crate::budgets::Budgets;
 pub use crate::budgets::{BudgetOptions, Rates};
 pub use crate::catalog::Catalog;
-use crate::contexts::{Contexts, Hot};
+use crate::contexts::{Beside, Contexts, Hot};
 use crate::events::Events;
 use crate::idempotency::Replays;
 use crate::ledger::Ledger;
@@ -369,8 +369,10 @@ impl App {
             limits.clone(),
             Arc::clone(&clock),
             tasks.clone(),
-            hot,
-            leases,
+            Beside {
+                hot,
+                shared: leases,
+            },
         );
         let responses = Responses::new(
             Arc::clone(&store),

@@ -70,6 +70,14 @@ pub(crate) struct Contexts {
     implicit: Arc<Implicit>,
 }
 
+/// What servers over one store share beside it: a Redis, where there is one.
+pub(crate) struct Beside {
+    /// Messages of contexts in use.
+    pub(crate) hot: Option<Hot>,
+    /// Leases of sessions.
+    pub(crate) shared: Option<Arc<Shared>>,
+}
+
 /// A new context and how much of its prefix was there before.
 #[derive(Debug)]
 pub(crate) struct Created {
@@ -87,9 +95,9 @@ impl Contexts {
         limits: Limits,
         clock: Clock,
         tasks: TaskTracker,
-        hot: Option<Hot>,
-        shared: Option<Arc<Shared>>,
+        beside: Beside,
     ) -> Self {
+        let Beside { hot, shared } = beside;
         let leases = Leases::new(Arc::clone(&store), Arc::clone(&clock), shared);
         let living = Arc::new(Living::new(
             limits.contexts_per_project_max,
