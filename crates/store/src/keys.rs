@@ -169,20 +169,18 @@ impl KeyRecord {
         self.hash.ct_eq(hash).into()
     }
 
-    /// Whether it was revoked at `now`.
-    pub fn is_revoked(&self, now: UnixMillis) -> bool {
-        self.revoked_at.is_some_and(|revoked_at| now >= revoked_at)
-    }
-
     /// Whether the secret with that SHA-256 may be used at `now`: the key's own, or the one before while it is good. A
     /// revoked key is refused whatever the clocks of two servers say.
     pub fn admits(&self, hash: &[u8; 32], now: UnixMillis) -> bool {
         let is_previous = self.previous.is_some_and(|previous| {
             bool::from(previous.hash.ct_eq(hash)) && now < previous.expires_at
         });
-        self.revoked_at.is_none()
-            && self.expires_at.is_none_or(|expires_at| now < expires_at)
-            && (self.has_hash(hash) || is_previous)
+        self.is_active(now) && (self.has_hash(hash) || is_previous)
+    }
+
+    /// Whether it has neither been revoked nor ended at `now`.
+    pub fn is_active(&self, now: UnixMillis) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|expires_at| now < expires_at)
     }
 }
 
@@ -208,9 +206,6 @@ pub trait KeyStore: Send + Sync {
         name: &str,
         now: UnixMillis,
     ) -> Result<ProjectRecord, StoreError>;
-
-    /// All projects, by name.
-    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError>;
 
     /// A project by its name.
     ///
@@ -246,9 +241,6 @@ pub trait KeyStore: Send + Sync {
     /// The key whose secret has this hash or had it before the last rotation, usable or not. The hash is the look-up key, so the database's comparison is on a
     /// digest the caller can't steer; the caller compares once more in constant time.
     async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<KeyRecord>, StoreError>;
-
-    /// Keys of a project, or of all, oldest first, revoked ones included.
-    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError>;
 
     /// The key of this public id, usable or not.
     ///

@@ -5,7 +5,8 @@
 use holdfast_seal::{KeyId, Keyring, Place, sealed_with};
 
 use crate::StoreError;
-use crate::sealed::opened;
+use crate::rows::Columns;
+use crate::sealed::{self, opened, place};
 
 /// The tables with sealed columns, in the order in which they are gone through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,46 @@ pub(crate) fn resealed(
     }
     let plain = opened(keys.open(place, stored.to_vec()))?;
     Ok(Some(keys.seal(place, plain)))
+}
+
+/// A row of which three columns are sealed apart.
+pub(crate) struct Parts {
+    /// Each with what binds it to its place.
+    columns: [(&'static str, &'static str); 3],
+}
+
+/// Of a stored response.
+pub(crate) const RESPONSE: Parts = Parts {
+    columns: [
+        ("messages", sealed::RESPONSE_MESSAGES),
+        ("input", sealed::RESPONSE_INPUT),
+        ("body", sealed::RESPONSE_BODY),
+    ],
+};
+
+/// Of a conversation.
+pub(crate) const CONVERSATION: Parts = Parts {
+    columns: [
+        ("metadata", sealed::CONVERSATION_METADATA),
+        ("messages", sealed::CONVERSATION_MESSAGES),
+        ("items", sealed::CONVERSATION_ITEMS),
+    ],
+};
+
+impl Parts {
+    /// The columns as they would be stored now, each `None` where it already is; `None` where all are.
+    pub(crate) fn resealed(
+        &self,
+        keys: &Keyring,
+        row: &impl Columns,
+    ) -> Result<Option<[Option<Vec<u8>>; 3]>, StoreError> {
+        let (id, project) = (row.word("id")?, row.word("project")?);
+        let mut parts = [None, None, None];
+        for (part, (column, kind)) in parts.iter_mut().zip(self.columns) {
+            *part = resealed(keys, &place(kind, &project, &id), &row.bytes(column)?)?;
+        }
+        Ok(parts.iter().any(Option::is_some).then_some(parts))
+    }
 }
 
 /// Whether a context's words are stored as they would be now.

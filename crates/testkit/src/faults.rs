@@ -35,8 +35,8 @@ pub enum Operation {
     AppendAudit,
     /// `KeyStore::key_by_hash`.
     KeyByHash,
-    /// `KeyStore::list_projects`.
-    ListProjects,
+    /// `KeyStore::page_projects`.
+    PageProjects,
     /// `UpstreamStore::put_handle`.
     PutHandle,
     /// `UpstreamStore::handles`.
@@ -309,11 +309,6 @@ impl KeyStore for FaultyStore {
         self.inner.ensure_project(name, now).await
     }
 
-    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
-        self.run(Operation::ListProjects, self.inner.list_projects())
-            .await
-    }
-
     async fn project(&self, name: &str) -> Result<ProjectRecord, StoreError> {
         self.inner.project(name).await
     }
@@ -331,7 +326,11 @@ impl KeyStore for FaultyStore {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<ProjectRecord>, StoreError> {
-        self.inner.page_projects(after, limit).await
+        self.run(
+            Operation::PageProjects,
+            self.inner.page_projects(after, limit),
+        )
+        .await
     }
 
     async fn insert_key(&self, key: &KeyRecord) -> Result<(), StoreError> {
@@ -341,10 +340,6 @@ impl KeyStore for FaultyStore {
     async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
         self.run(Operation::KeyByHash, self.inner.key_by_hash(hash))
             .await
-    }
-
-    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
-        self.inner.list_keys(project).await
     }
 
     async fn key(&self, id: &str) -> Result<KeyRecord, StoreError> {

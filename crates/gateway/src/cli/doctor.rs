@@ -5,13 +5,15 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use clap::Args;
-use holdfast_store::{KeyStore, PostgresOptions, SqliteStore};
+use holdfast_protocol::UnixMillis;
+use holdfast_store::{KeyStore, PostgresOptions, SqliteStore, StoreError};
 use serde_json::{Value, json};
 
+use crate::admin::PAGE_MAX;
 use crate::app::UpstreamOptions;
 use crate::config::{Config, StorageConfig};
 use crate::models::{ModelError, ModelReference, ModelStore, gguf::GgufInfo};
-use crate::serve::DataDir;
+use crate::serve::{DataDir, now};
 
 use super::output::{plain, size};
 use super::{Failure, Session, connection};
@@ -216,6 +218,21 @@ fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
 }
 
+/// All keys, and those that open something at `now`.
+async fn count_keys(store: &dyn KeyStore, now: UnixMillis) -> Result<(u64, u64), StoreError> {
+    let (mut all, mut active) = (0, 0);
+    let mut last = None;
+    loop {
+        let page = store.page_keys(None, last.as_ref(), PAGE_MAX).await?;
+        all += page.len() as u64;
+        active += page.iter().filter(|key| key.is_active(now)).count() as u64;
+        last = page.into_iter().next_back();
+        if last.is_none() {
+            return Ok((all, active));
+        }
+    }
+}
+
 fn folder(data_dir: &DataDir, is_running: bool) -> Check {
     let shown = data_dir.path().display();
     if is_running {
@@ -269,15 +286,14 @@ async fn database(config: &Config, data_dir: &DataDir, is_running: bool) -> Chec
             );
         }
     };
-    let keys = store.list_keys(None).await;
+    let counted = count_keys(&store, now()).await;
     store.close().await;
-    match keys {
-        Ok(keys) => {
-            let active = keys.iter().filter(|key| key.revoked_at.is_none()).count();
-            if active == 0 && !keys.is_empty() {
+    match counted {
+        Ok((all, active)) => {
+            if active == 0 && all > 0 {
                 return Check::warn(
                     "database",
-                    "all keys are revoked",
+                    "all keys are revoked or have ended",
                     "make one with `holdfast key create`",
                 );
             }

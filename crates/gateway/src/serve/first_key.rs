@@ -107,7 +107,11 @@ async fn ensure_bootstrap_key(
 }
 
 async fn has_no_keys(store: &dyn KeyStore) -> Result<bool, ServeError> {
-    Ok(store.list_keys(None).await.map_err(keys_failed)?.is_empty())
+    Ok(store
+        .page_keys(None, None, 1)
+        .await
+        .map_err(keys_failed)?
+        .is_empty())
 }
 
 async fn make_first_key(

@@ -51,7 +51,7 @@ async fn the_first_start_makes_one_key_and_keeps_it_for_the_command_line() {
         ensure_keys(&config, &data_dir, &store, 2).await.unwrap(),
         None
     );
-    assert_eq!(store.list_keys(None).await.unwrap().len(), 1);
+    assert_eq!(store.page_keys(None, None, 1000).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -64,14 +64,14 @@ async fn a_bootstrap_key_is_made_once_and_never_shown() {
             None
         );
     }
-    let stored = store.list_keys(None).await.unwrap();
+    let stored = store.page_keys(None, None, 1000).await.unwrap();
     assert_eq!(stored.len(), 1);
     assert_eq!(stored[0].hash, keys::hash("0123456789abcdef"));
     assert_eq!(data_dir.first_key(), None);
 
     store.revoke_key(&stored[0].id, 3).await.unwrap();
     ensure_keys(&config, &data_dir, &store, 4).await.unwrap();
-    let after = store.list_keys(None).await.unwrap();
+    let after = store.page_keys(None, None, 1000).await.unwrap();
     assert_eq!(after.len(), 1);
     assert_eq!(after[0].revoked_at, Some(3));
 }
@@ -86,7 +86,7 @@ async fn servers_that_start_together_make_one_key_and_show_it_once() {
     let shown = futures_util::future::join_all(starts).await;
     let shown: Vec<_> = shown.into_iter().filter_map(Result::unwrap).collect();
     assert_eq!(shown.len(), 1);
-    assert_eq!(store.list_keys(None).await.unwrap().len(), 1);
+    assert_eq!(store.page_keys(None, None, 1000).await.unwrap().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

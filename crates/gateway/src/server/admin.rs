@@ -100,7 +100,7 @@ pub(super) async fn list_projects(
     Acting(actor): Acting,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let query = known_query(query)?;
+    let query = reply::query(query)?;
     let admin = admin(&app, actor);
     reply::object(&admin.list_projects(query.cursor(), query.limit()?).await?)
 }
@@ -187,7 +187,7 @@ pub(super) async fn list_keys(
     Acting(actor): Acting,
     query: Result<Query<ListQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let query = known_query(query)?;
+    let query = reply::query(query)?;
     let (project, cursor, limit) = (query.project.as_deref(), query.cursor(), query.limit()?);
     reply::object(&admin(&app, actor).list_keys(project, cursor, limit).await?)
 }
@@ -324,7 +324,7 @@ pub(super) async fn list_audit(
     Acting(actor): Acting,
     query: Result<Query<AuditQuery>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let query = query.map(|Query(query)| query).map_err(wrong_query)?;
+    let query = reply::query(query)?;
     let said = |text: Option<String>| text.filter(|text| !text.is_empty());
     let filter = AuditFilter {
         act: said(query.act),
@@ -375,17 +375,6 @@ fn decode(body: &[u8]) -> Result<Value, ApiError> {
             format!("The body is not the JSON object that is expected here: {error}."),
         )
     })
-}
-
-fn known_query(query: Result<Query<ListQuery>, QueryRejection>) -> Result<ListQuery, ApiError> {
-    query.map(|Query(query)| query).map_err(wrong_query)
-}
-
-fn wrong_query(_rejection: QueryRejection) -> ApiError {
-    ApiError::new(
-        ErrorKind::InvalidParameter,
-        "The query of the URL is malformed.",
-    )
 }
 
 /// What can't be read is the name of nothing.

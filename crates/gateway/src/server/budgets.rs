@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::reply::{self, Failure};
+use crate::admin::BudgetSettings;
 use crate::app::App;
 use crate::auth::{Principal, Terms};
 use crate::budgets::{Payer, Standing};
@@ -45,17 +46,9 @@ pub(super) struct BudgetObject {
     project: String,
     /// Public id of the key whose budget it is; null: the project's.
     key: Option<String>,
-    /// `daily`, `monthly` or `total`.
-    period: &'static str,
-    /// Of all amounts here.
-    #[schema(example = "USD")]
-    currency: String,
-    /// Nothing that could cost more is begun; null: no such limit.
-    #[schema(example = "100")]
-    limit: Option<String>,
-    /// Beyond it answers carry a warning; null: no such limit.
-    #[schema(example = "80")]
-    soft_limit: Option<String>,
+    /// As an operator has set it.
+    #[serde(flatten)]
+    settings: BudgetSettings,
     /// Of finished requests, storage and the like; null: something was charged in a currency without exchange rate.
     #[schema(example = "12.345")]
     spent: Option<String>,
@@ -90,19 +83,14 @@ pub(super) async fn budgets(
     Extension(principal): Extension<Principal>,
     query: Result<Query<BudgetQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(query) = query.map_err(|_| {
-        ApiError::new(
-            ErrorKind::InvalidParameter,
-            "The query of the URL is malformed.",
-        )
-    })?;
+    let query = reply::query(query)?;
     let payer = payer(&app, &principal, query).await?;
     app.ledger.flush().await;
     let standings = app.budgets.standings(&payer).await.map_err(store_error)?;
     let data = standings
         .into_iter()
         .map(|(standing, budget, spent, reserved)| {
-            BudgetObject::of(&payer, &standing, &budget, spent, reserved)
+            BudgetObject::of(&payer, &standing, budget, spent, reserved)
         })
         .collect();
     reply::object(&BudgetList {
@@ -160,7 +148,7 @@ impl BudgetObject {
     fn of(
         payer: &Payer,
         standing: &Standing,
-        budget: &Budget,
+        budget: Budget,
         spent: Option<Decimal>,
         reserved: Option<Decimal>,
     ) -> Self {
@@ -174,10 +162,7 @@ impl BudgetObject {
                 Spender::Key(id) => Some(id.clone()),
                 Spender::Project(_) => None,
             },
-            period: budget.period.as_str(),
-            currency: budget.currency.to_string(),
-            limit: budget.hard.map(text),
-            soft_limit: budget.soft.map(text),
+            settings: budget.into(),
             spent: spent.map(text),
             reserved: reserved.map(text),
             resets_at: until.map(|until| until.to_string()),

@@ -10,7 +10,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use holdfast_protocol::context::{CreateSurface, ProfileKind};
 use holdfast_protocol::dialect::openai::{self, wire};
-use holdfast_protocol::{ApiError, Context, ContextId, ErrorKind};
+use holdfast_protocol::{ApiError, Context, ContextId};
 use holdfast_store::AccountRecord;
 use serde::Deserialize;
 use serde_json::Value;
@@ -124,12 +124,7 @@ pub(super) async fn list(
     Extension(principal): Extension<Principal>,
     query: Result<Query<ListQuery>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(query) = query.map_err(|_| {
-        ApiError::new(
-            ErrorKind::InvalidParameter,
-            "The query of the URL is malformed.",
-        )
-    })?;
+    let query = reply::query(query)?;
     let limit = match query.limit.as_deref().filter(|limit| !limit.is_empty()) {
         None => LIST_LIMIT_DEFAULT,
         Some(limit) => limit

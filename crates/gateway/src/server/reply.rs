@@ -1,11 +1,13 @@
 //! Responses.
 
 use axum::body::Body;
+use axum::extract::Query;
+use axum::extract::rejection::QueryRejection;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use holdfast_protocol::ApiError;
+use holdfast_protocol::{ApiError, ErrorKind};
 use serde::Serialize;
 
 use super::surface::Surface;
@@ -83,4 +85,14 @@ fn error_of(surface: Surface, error: &ApiError) -> Response {
         headers.insert("www-authenticate", HeaderValue::from_static("Bearer"));
     }
     response
+}
+
+/// The query of a URL, which can be malformed.
+pub(super) fn query<T>(query: Result<Query<T>, QueryRejection>) -> Result<T, ApiError> {
+    query.map(|Query(query)| query).map_err(|_| {
+        ApiError::new(
+            ErrorKind::InvalidParameter,
+            "The query of the URL is malformed.",
+        )
+    })
 }

@@ -33,7 +33,7 @@ pub(super) async fn health() -> Response {
     responses((status = 200, description = "They can"), (status = 503, description = "They can't; the body says what is missing"))
 )]
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
-    let store = match tokio::time::timeout(STORE_PATIENCE, app.store.list_projects()).await {
+    let store = match tokio::time::timeout(STORE_PATIENCE, app.store.page_projects(None, 1)).await {
         Ok(Ok(_)) => "ok",
         Ok(Err(error)) => {
             tracing::warn!(%error, "not ready: the store does not answer");

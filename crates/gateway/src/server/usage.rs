@@ -8,7 +8,7 @@ use axum::Extension;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use holdfast_protocol::dialect::openai::wire::ErrorBody;
-use holdfast_protocol::{ApiError, ContextId, ErrorKind, UnixMillis};
+use holdfast_protocol::{ApiError, ContextId, UnixMillis};
 use holdfast_store::{GroupBy, KeyScope, LedgerFilter, StoreError};
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -81,7 +81,7 @@ pub(super) async fn usage(
     Extension(principal): Extension<Principal>,
     query: UsageParameters,
 ) -> Result<Response, Failure> {
-    let query = query_of(query)?;
+    let query = reply::query(query)?;
     let filter = filter(&query, &principal, app.now())?;
     let group_by = group_by(&query)?;
     let limit = limit(&query)?;
@@ -143,7 +143,7 @@ pub(super) async fn requests(
     Extension(principal): Extension<Principal>,
     query: UsageParameters,
 ) -> Result<Response, Failure> {
-    let query = query_of(query)?;
+    let query = reply::query(query)?;
     let filter = filter(&query, &principal, app.now())?;
     let limit = limit(&query)?;
     app.ledger.flush().await;
@@ -158,15 +158,6 @@ pub(super) async fn requests(
         data: page.rows.into_iter().map(RequestRow::of).collect(),
         has_more: page.next_cursor.is_some(),
         next_cursor: page.next_cursor,
-    })
-}
-
-fn query_of(query: UsageParameters) -> Result<UsageQuery, ApiError> {
-    query.map(|Query(query)| query).map_err(|_| {
-        ApiError::new(
-            ErrorKind::InvalidParameter,
-            "The query of the URL is malformed.",
-        )
     })
 }
 

@@ -15,7 +15,7 @@ async fn health_and_readiness_need_no_key() {
     assert_eq!(client.get("/healthz").await.ok()["status"], "ok");
     assert_eq!(client.get("/readyz").await.ok()["status"], "ok");
 
-    gateway.store.break_down(&[Operation::ListProjects]);
+    gateway.store.break_down(&[Operation::PageProjects]);
     let reply = client.get("/readyz").await;
     assert_eq!(
         (reply.status, &reply.json()["store"]),

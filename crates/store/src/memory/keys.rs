@@ -40,10 +40,6 @@ impl KeyStore for MemoryStore {
         Ok(project.clone())
     }
 
-    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
-        Ok(self.state().projects.values().cloned().collect())
-    }
-
     async fn project(&self, name: &str) -> Result<ProjectRecord, StoreError> {
         let state = self.state();
         state
@@ -113,10 +109,6 @@ impl KeyStore for MemoryStore {
             .get(hash)
             .or_else(|| state.previous_key_ids.get(hash));
         Ok(id.and_then(|id| state.keys.get(id)).cloned())
-    }
-
-    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
-        Ok(self.sorted_keys(project))
     }
 
     async fn key(&self, id: &str) -> Result<KeyRecord, StoreError> {

@@ -34,10 +34,6 @@ impl KeyStore for PostgresStore {
         self.attempt(|| self.try_ensure_project(name, now)).await
     }
 
-    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
-        self.attempt(|| self.try_list_projects()).await
-    }
-
     async fn project(&self, name: &str) -> Result<ProjectRecord, StoreError> {
         self.attempt(|| self.try_project(name)).await
     }
@@ -64,14 +60,6 @@ impl KeyStore for PostgresStore {
 
     async fn key_by_hash(&self, hash: &[u8; 32]) -> Result<Option<KeyRecord>, StoreError> {
         self.attempt(|| self.try_key_by_hash(hash)).await
-    }
-
-    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
-        match self.attempt(|| self.try_list_keys(project)).await {
-            // A name that PostgreSQL can't hold is no project's.
-            Err(StoreError::NotFound) => Ok(Vec::new()),
-            listed => listed,
-        }
     }
 
     async fn key(&self, id: &str) -> Result<KeyRecord, StoreError> {
@@ -127,17 +115,6 @@ impl PostgresStore {
         .await?;
         transaction.commit().await?;
         Ok(rows::project(&row)?)
-    }
-
-    async fn try_list_projects(&self) -> Result<Vec<ProjectRecord>, Failure> {
-        let rows = sqlx::query(concat!(
-            "SELECT ",
-            project_columns!(),
-            " FROM projects ORDER BY name"
-        ))
-        .fetch_all(&mut *self.connection().await?)
-        .await?;
-        Ok(rows.iter().map(rows::project).collect::<Result<_, _>>()?)
     }
 
     async fn try_project(&self, name: &str) -> Result<ProjectRecord, Failure> {
@@ -250,18 +227,6 @@ impl PostgresStore {
         .fetch_optional(&mut *self.connection().await?)
         .await?;
         Ok(row.as_ref().map(rows::key).transpose()?)
-    }
-
-    async fn try_list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, Failure> {
-        let rows = sqlx::query(concat!(
-            "SELECT ",
-            key_columns!(),
-            " FROM keys WHERE $1::text IS NULL OR project = $1 ORDER BY created_at, id"
-        ))
-        .bind(project)
-        .fetch_all(&mut *self.connection().await?)
-        .await?;
-        Ok(rows.iter().map(rows::key).collect::<Result<_, _>>()?)
     }
 
     async fn try_key(&self, id: &str) -> Result<KeyRecord, Failure> {

@@ -10,9 +10,11 @@ use super::failure::Failure;
 use super::rows;
 use crate::StoreError;
 use crate::columns::wrong_value;
-use crate::reseal::{ResealPosition, ResealStep, Table, resealed, words_are_current};
+use crate::reseal::{
+    CONVERSATION, RESPONSE, ResealPosition, ResealStep, Table, resealed, words_are_current,
+};
 use crate::rows::Columns;
-use crate::sealed::{self, Words, place};
+use crate::sealed::{self, Words};
 
 impl PostgresStore {
     /// Seals at most `limit` rows from `position` on as they would be now, and says where to go on. Servers may go on
@@ -113,8 +115,7 @@ impl PostgresStore {
         match at.table {
             Table::Contexts => self.reseal_context(connection, at, row).await,
             Table::Contents | Table::Turns => self.reseal_messages(connection, at, row).await,
-            Table::Responses => self.reseal_response(connection, at, row).await,
-            Table::Conversations => self.reseal_conversation(connection, at, row).await,
+            Table::Responses | Table::Conversations => self.reseal_parts(connection, at, row).await,
         }
     }
 
@@ -200,69 +201,33 @@ impl PostgresStore {
         Ok(true)
     }
 
-    async fn reseal_response(
+    /// Of a stored response, or of a conversation.
+    async fn reseal_parts(
         &self,
         connection: &mut PgConnection,
         at: ResealPosition,
         row: &PgRow,
     ) -> Result<bool, Failure> {
-        let (id, project) = (row.word("id")?, row.word("project")?);
-        let [messages, input, body] = [
-            ("messages", sealed::RESPONSE_MESSAGES),
-            ("input", sealed::RESPONSE_INPUT),
-            ("body", sealed::RESPONSE_BODY),
-        ]
-        .map(|(column, kind)| {
-            let stored = row.bytes(column)?;
-            resealed(&self.keys, &place(kind, &project, &id), &stored)
-        });
-        let (messages, input, body) = (messages?, input?, body?);
-        if messages.is_none() && input.is_none() && body.is_none() {
+        let (parts, statement) = match at.table {
+            Table::Responses => (
+                RESPONSE,
+                "UPDATE responses SET messages = coalesce($1, messages), input = coalesce($2, input), \
+                 body = coalesce($3, body) WHERE sequence = $4",
+            ),
+            _ => (
+                CONVERSATION,
+                "UPDATE conversations SET metadata = coalesce($1, metadata), \
+                 messages = coalesce($2, messages), items = coalesce($3, items) WHERE sequence = $4",
+            ),
+        };
+        let Some(resealed) = parts.resealed(&self.keys, row)? else {
             return Ok(false);
+        };
+        let mut update = sqlx::query(statement);
+        for part in resealed {
+            update = update.bind(part);
         }
-        sqlx::query(
-            "UPDATE responses SET messages = coalesce($1, messages), input = coalesce($2, input), \
-             body = coalesce($3, body) WHERE sequence = $4",
-        )
-        .bind(messages)
-        .bind(input)
-        .bind(body)
-        .bind(at.row)
-        .execute(connection)
-        .await?;
-        Ok(true)
-    }
-
-    async fn reseal_conversation(
-        &self,
-        connection: &mut PgConnection,
-        at: ResealPosition,
-        row: &PgRow,
-    ) -> Result<bool, Failure> {
-        let (id, project) = (row.word("id")?, row.word("project")?);
-        let [metadata, messages, items] = [
-            ("metadata", sealed::CONVERSATION_METADATA),
-            ("messages", sealed::CONVERSATION_MESSAGES),
-            ("items", sealed::CONVERSATION_ITEMS),
-        ]
-        .map(|(column, kind)| {
-            let stored = row.bytes(column)?;
-            resealed(&self.keys, &place(kind, &project, &id), &stored)
-        });
-        let (metadata, messages, items) = (metadata?, messages?, items?);
-        if metadata.is_none() && messages.is_none() && items.is_none() {
-            return Ok(false);
-        }
-        sqlx::query(
-            "UPDATE conversations SET metadata = coalesce($1, metadata), \
-             messages = coalesce($2, messages), items = coalesce($3, items) WHERE sequence = $4",
-        )
-        .bind(metadata)
-        .bind(messages)
-        .bind(items)
-        .bind(at.row)
-        .execute(connection)
-        .await?;
+        update.bind(at.row).execute(connection).await?;
         Ok(true)
     }
 }

@@ -45,18 +45,6 @@ impl KeyStore for SqliteStore {
         rows::project(&row)
     }
 
-    async fn list_projects(&self) -> Result<Vec<ProjectRecord>, StoreError> {
-        let rows = sqlx::query(concat!(
-            "SELECT ",
-            project_columns!(),
-            " FROM projects ORDER BY name"
-        ))
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failure)?;
-        rows.iter().map(rows::project).collect()
-    }
-
     async fn project(&self, name: &str) -> Result<ProjectRecord, StoreError> {
         let row = sqlx::query(concat!(
             "SELECT ",
@@ -168,19 +156,6 @@ impl KeyStore for SqliteStore {
         .await
         .map_err(failure)?;
         row.as_ref().map(rows::key).transpose()
-    }
-
-    async fn list_keys(&self, project: Option<&str>) -> Result<Vec<KeyRecord>, StoreError> {
-        let rows = sqlx::query(concat!(
-            "SELECT ",
-            key_columns!(),
-            " FROM keys WHERE ?1 IS NULL OR project = ?1 ORDER BY created_at, id"
-        ))
-        .bind(project)
-        .fetch_all(&self.readers)
-        .await
-        .map_err(failure)?;
-        rows.iter().map(rows::key).collect()
     }
 
     async fn key(&self, id: &str) -> Result<KeyRecord, StoreError> {

@@ -12,9 +12,9 @@ use super::failure::failure;
 use super::rows;
 use crate::StoreError;
 use crate::columns::{json, wrong_value};
-use crate::reseal::{ResealPosition, ResealStep, Table, resealed, words_are_current};
+use crate::reseal::{CONVERSATION, RESPONSE, ResealPosition, ResealStep, Table, words_are_current};
 use crate::rows::Columns;
-use crate::sealed::{self, Words, opened, place};
+use crate::sealed::{self, Words, opened};
 
 impl SqliteStore {
     /// Seals at most `limit` rows from `position` on as they would be now, and says where to go on. Another process may
@@ -108,8 +108,7 @@ impl SqliteStore {
         match at.table {
             Table::Contexts => self.reseal_context(connection, at, row).await,
             Table::Contents | Table::Turns => self.reseal_messages(connection, at, row).await,
-            Table::Responses => self.reseal_response(connection, at, row).await,
-            Table::Conversations => self.reseal_conversation(connection, at, row).await,
+            Table::Responses | Table::Conversations => self.reseal_parts(connection, at, row).await,
         }
     }
 
@@ -206,71 +205,37 @@ impl SqliteStore {
         Ok(true)
     }
 
-    async fn reseal_response(
+    /// Of a stored response, or of a conversation.
+    async fn reseal_parts(
         &self,
         connection: &mut SqliteConnection,
         at: ResealPosition,
         row: &SqliteRow,
     ) -> Result<bool, StoreError> {
-        let (id, project) = (row.word("id")?, row.word("project")?);
-        let [messages, input, body] = [
-            ("messages", sealed::RESPONSE_MESSAGES),
-            ("input", sealed::RESPONSE_INPUT),
-            ("body", sealed::RESPONSE_BODY),
-        ]
-        .map(|(column, kind)| {
-            let stored = row.bytes(column)?;
-            resealed(&self.keys, &place(kind, &project, &id), &stored)
-        });
-        let (messages, input, body) = (messages?, input?, body?);
-        if messages.is_none() && input.is_none() && body.is_none() {
+        let (parts, statement) = match at.table {
+            Table::Responses => (
+                RESPONSE,
+                "UPDATE responses SET messages = coalesce(?, messages), input = coalesce(?, input), \
+                 body = coalesce(?, body) WHERE sequence = ?",
+            ),
+            _ => (
+                CONVERSATION,
+                "UPDATE conversations SET metadata = coalesce(?, metadata), \
+                 messages = coalesce(?, messages), items = coalesce(?, items) WHERE sequence = ?",
+            ),
+        };
+        let Some(resealed) = parts.resealed(&self.keys, row)? else {
             return Ok(false);
+        };
+        let mut update = sqlx::query(statement);
+        for part in resealed {
+            update = update.bind(part);
         }
-        sqlx::query(
-            "UPDATE responses SET messages = coalesce(?, messages), input = coalesce(?, input), \
-             body = coalesce(?, body) WHERE sequence = ?",
-        )
-        .bind(messages)
-        .bind(input)
-        .bind(body)
-        .bind(at.row)
-        .execute(connection)
-        .await
-        .map_err(failure)?;
-        Ok(true)
-    }
-
-    async fn reseal_conversation(
-        &self,
-        connection: &mut SqliteConnection,
-        at: ResealPosition,
-        row: &SqliteRow,
-    ) -> Result<bool, StoreError> {
-        let (id, project) = (row.word("id")?, row.word("project")?);
-        let [metadata, messages, items] = [
-            ("metadata", sealed::CONVERSATION_METADATA),
-            ("messages", sealed::CONVERSATION_MESSAGES),
-            ("items", sealed::CONVERSATION_ITEMS),
-        ]
-        .map(|(column, kind)| {
-            let stored = row.bytes(column)?;
-            resealed(&self.keys, &place(kind, &project, &id), &stored)
-        });
-        let (metadata, messages, items) = (metadata?, messages?, items?);
-        if metadata.is_none() && messages.is_none() && items.is_none() {
-            return Ok(false);
-        }
-        sqlx::query(
-            "UPDATE conversations SET metadata = coalesce(?, metadata), \
-             messages = coalesce(?, messages), items = coalesce(?, items) WHERE sequence = ?",
-        )
-        .bind(metadata)
-        .bind(messages)
-        .bind(items)
-        .bind(at.row)
-        .execute(connection)
-        .await
-        .map_err(failure)?;
+        update
+            .bind(at.row)
+            .execute(connection)
+            .await
+            .map_err(failure)?;
         Ok(true)
     }
 }

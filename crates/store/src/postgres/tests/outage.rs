@@ -75,9 +75,9 @@ async fn a_busy_pool_is_not_taken_for_an_outage() {
     options.connection_wait = Duration::from_millis(700);
     let store = PostgresStore::open(&options).await.unwrap();
     let held = store.pool.acquire().await.unwrap();
-    assert_unavailable(store.list_keys(None).await, "too busy");
+    assert_unavailable(store.page_keys(None, None, 1000).await, "too busy");
     drop(held);
-    store.list_keys(None).await.unwrap();
+    store.page_keys(None, None, 1000).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,15 +91,15 @@ async fn a_network_that_swallows_everything_holds_nobody_up_for_ever() {
     options.connection_wait = Duration::from_millis(500);
     options.statement_time_max = Duration::from_millis(500);
     let store = PostgresStore::open(&options).await.unwrap();
-    store.list_keys(None).await.unwrap();
+    store.page_keys(None, None, 1000).await.unwrap();
 
     proxy.set(Wire::Stall);
     for _ in 0..4 {
-        assert_unavailable(store.list_keys(None).await, "");
+        assert_unavailable(store.page_keys(None, None, 1000).await, "");
     }
     proxy.set(Wire::Pass);
     let began = Instant::now();
-    while let Err(error) = store.list_keys(None).await {
+    while let Err(error) = store.page_keys(None, None, 1000).await {
         assert!(matches!(error, StoreError::Unavailable(_)), "{error}");
         assert!(began.elapsed() < LONG, "it has come back");
         tokio::time::sleep(Duration::from_millis(20)).await;
